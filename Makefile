@@ -1,0 +1,33 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart course test lint
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+
+setup: .venv/ready ## make .venv and install what the levels need (once)
+
+quickstart: setup ## the whole course on bundled digits and weights: minutes, no network, no GPU
+	@$(BIN)/python -m common.course --offline
+
+course: setup ## the course on CIFAR-10 with ImageNet weights (downloads both once), into reports/
+	@$(BIN)/python -m common.course --reports reports
+
+test: .venv/ready-test ## the tests
+	@$(BIN)/python -m pytest
+
+lint: .venv/ready-test ## format and lint check
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+
+.venv/ready: requirements.txt
+	@echo "setting up .venv: torch and what goes with it, once (about 6 GB on disk)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet -r requirements.txt
+	@touch $@
+
+.venv/ready-test: .venv/ready requirements-test.txt requirements-extras.txt
+	@echo "installing what the tests need, once"
+	@$(BIN)/python -m pip install --quiet -r requirements-test.txt
+	@touch $@

@@ -1,0 +1,106 @@
+"""Batches on the device: gather bytes, augment, normalise, resize. No worker processes."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from common.backbones import Weights
+from common.data import ImageSet
+from common.runtime import Runtime, counter_seed
+
+Transform = Callable[[Tensor, torch.Generator], Tensor]  # uint8 (B, 3, H, W) in and out
+
+
+class Batches:
+    """An image set as batches of network input.
+
+    Args:
+        images: the pictures.
+        weights: their pixel normalisation, and the network's input size.
+        batch_size: pictures a batch; the last may be shorter.
+        transform: what is done to the bytes of a batch: an augmentation, or a test-time view.
+        seed: shuffles and augments by (seed, epoch, step) alone; None keeps the order.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        weights: Weights,
+        batch_size: int,
+        runtime: Runtime,
+        transform: Transform | None = None,
+        seed: int | None = None,
+    ):
+        self.images, self.weights, self.batch_size = images, weights, batch_size
+        self.runtime, self.transform, self.seed = runtime, transform, seed
+        self.source, self.rows = _to_device(images, runtime.device)
+        self.labels = images.labels.to(runtime.device)
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return len(self._split(torch.arange(len(self.images))))
+
+    def order(self, epoch: int) -> list[Tensor]:
+        """The epoch's batches as positions in the image set: int64 (B,) each."""
+        count = len(self.images)
+        if self.seed is None:
+            return self._split(torch.arange(count))
+        generator = torch.Generator().manual_seed(counter_seed(self.seed, "order", epoch))
+        return self._split(torch.randperm(count, generator=generator))
+
+    def epoch(self, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (pictures (B, 3, S, S), labels int64 (B,)) on the device."""
+        for step, positions in enumerate(self.order(epoch)):
+            yield self.batch(positions, epoch, step)
+
+    def batch(self, positions: Tensor, epoch: int = 0, step: int = 0) -> tuple[Tensor, Tensor]:
+        """The pictures at these positions, as network input, and their labels."""
+        device = self.runtime.device
+        rows = self.rows[positions.to(self.rows.device)]
+        pixels = self.source[rows].to(device, non_blocking=True)
+        if self.transform is not None:
+            generator = torch.Generator(device)
+            generator.manual_seed(counter_seed(self.seed or 0, "transform", epoch, step))
+            pixels = self.transform(pixels, generator)
+        return self.network_input(pixels), self.labels[positions.to(device)]
+
+    def network_input(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W) -> normalised (B, 3, S, S), channels last, in the run's precision."""
+        mean = torch.tensor(self.weights.mean, device=pixels.device).view(3, 1, 1)
+        deviation = torch.tensor(self.weights.deviation, device=pixels.device).view(3, 1, 1)
+        # normalised at stored size: the same after resizing, whose weights sum to one, but cheaper
+        x = (pixels.float() / 255 - mean) / deviation
+        x = x.contiguous(memory_format=torch.channels_last)
+        size, stored = self.weights.image_size, tuple(x.shape[2:])
+        if stored != (size, size):
+            smaller = min(stored) > size
+            x = F.interpolate(x, (size, size), mode="bilinear", antialias=smaller)
+        return x.to(self.runtime.dtype, memory_format=torch.channels_last)
+
+    def _split(self, order: Tensor) -> list[Tensor]:
+        batches = list(order.split(self.batch_size))
+        if len(batches) > 1 and len(batches[-1]) == 1:
+            # batch norm has no variance over one picture: it joins the batch before
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return batches
+
+
+def _to_device(images: ImageSet, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The bytes and the rows in them, on the GPU where they fit in a quarter of what is free."""
+    if device.type == "cuda" and images.source.nbytes < torch.cuda.mem_get_info(device)[0] / 4:
+        return _on_gpu(images.source, device), images.rows.to(device)
+    return images.source, images.rows
+
+
+_UPLOADED: dict[tuple, Tensor] = {}
+
+
+def _on_gpu(source: Tensor, device: torch.device) -> Tensor:
+    """One upload for train, val and test, which are rows of the same array."""
+    key = (source.data_ptr(), source.shape, device)
+    if key not in _UPLOADED:
+        _UPLOADED.clear()
+        _UPLOADED[key] = source.to(device)
+    return _UPLOADED[key]

@@ -1,0 +1,194 @@
+"""A level's configuration as dataclasses, and the errors that are the user's to mend."""
+
+import copy
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+# A technique by name, with or without parameters: "flip", or {"crop": {"padding": 4}}.
+Step = str | dict[str, dict[str, Any] | None]
+
+
+class UserError(Exception):
+    """Something the user can put right: one line that says what, where and what to do."""
+
+
+class NoNetwork(UserError):
+    """A download that failed."""
+
+
+@dataclass
+class DataConfig:
+    """Pictures.
+
+    Attributes:
+        name: cifar10, cifar100, digits, or folder (train/<class>/*, test/<class>/*)
+        root: the folder of pictures; for CIFAR where its archive lies or goes (default: data/)
+        title: what reports call the data (default: the data set's or the folder's name)
+        mirror: whether a mirrored picture keeps its label (default: no for digits, else yes)
+        stored_size: side in pixels at which pictures are kept, and augmented (default: the
+            pictures' common size, else the network's input size)
+        split_seed: seed of the train/val split; the same for all levels and seeds
+        val_fraction: share of the training pictures set aside to choose with
+        limit: use at most this many training (val included) and this many test pictures
+        skip_unreadable: skip and count unreadable pictures instead of stopping
+    """
+
+    name: Literal["cifar10", "cifar100", "folder", "digits"] = "cifar10"
+    root: str | None = None
+    title: str | None = None
+    mirror: bool | None = None
+    stored_size: int | None = None
+    split_seed: int = 0
+    val_fraction: float = 0.2
+    limit: int | None = None
+    skip_unreadable: bool = False
+
+
+@dataclass
+class NetworkConfig:
+    """Network.
+
+    Attributes:
+        arch: the backbone's name in common/backbones.py
+        weights: imagenet, tiny-imagenet (bundled), none, or a .pth or .safetensors file
+        weights_title: what reports call the weights (default: their name, or the file's)
+        image_size: side in pixels of the network's input (default: what suits the weights)
+        trainable: the stages that train, by name; all else is frozen
+        start_from: a level whose best checkpoint of the same seed is the starting point
+    """
+
+    arch: str = "resnet18"
+    weights: str = "imagenet"
+    weights_title: str | None = None
+    image_size: int | None = None
+    trainable: list[str] = field(default_factory=lambda: ["head"])
+    start_from: str | None = None
+
+
+@dataclass
+class TrainConfig:
+    """Training.
+
+    Attributes:
+        epochs: passes over the training pictures
+        batch_size: pictures a step
+        optimizer: adam, adamw, or sgd (Nesterov momentum 0.9)
+        lr: learning rate, the peak where a schedule moves it
+        weight_decay: L2 penalty of adam and sgd; decoupled for adamw
+        schedule: constant, cosine, or one_cycle (with warm-up)
+        label_smoothing: share of the target spread over all classes
+        clip_norm: largest norm of the gradient (default: not clipped)
+        early_stopping: epochs without a better val accuracy before it stops (default: never)
+        precision: auto (the fastest that the device does in hardware), float32, bfloat16, float16
+        device: auto, cpu, cuda, cuda:1, mps
+        threads: CPU threads (default: all cores)
+    """
+
+    epochs: int = 5
+    batch_size: int = 128
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    schedule: Step = "constant"
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
+    early_stopping: int | None = None
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+    threads: int | None = None
+
+
+@dataclass
+class TestConfig:
+    """Test.
+
+    Attributes:
+        tta: test-time augmentation: none, flip (the picture and its mirror image), shifts
+            (the picture and its four one-pixel shifts); where data.mirror is false, flip
+            becomes shifts
+    """
+
+    __test__ = False  # not a test case, whatever pytest thinks of the name
+
+    tta: Literal["none", "flip", "shifts"] = "none"
+
+
+@dataclass
+class Benchmark:
+    """The test accuracy in percent that a run is held to, where data, weights and size match."""
+
+    data: str
+    weights: str
+    image_size: int
+    accuracy: float
+
+
+@dataclass
+class LevelConfig:
+    """Run.
+
+    Attributes:
+        augment: what is done to a training batch: named steps with parameters, in order
+        benchmarks: the accuracies in percent that runs on given data and weights are held to
+        seed: decides the new layers' start, the batches' order, augmentation and dropout
+        seeds: run once with each of these seeds, e.g. --seeds 0 1 2
+        resume: go on with this level's unfinished run
+        fast: fold and run the frozen stages once where that is exact; false: the plain way
+        reports: folder for the reports (default: beside the run, in runs/<title>/reports)
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    augment: list[Step] = field(default_factory=list)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    test: TestConfig = field(default_factory=TestConfig)
+    benchmarks: list[Benchmark] = field(default_factory=list)
+    seed: int = 0
+    seeds: list[int] | None = None
+    resume: bool = False
+    fast: bool = True
+    reports: str | None = None
+
+    file: Path = field(init=False, default=PROJECT / "config.yaml")  # the YAML it came from
+
+    @property
+    def stem(self) -> str:
+        """Name of the YAML file without its ending: "config" for a level's own recipe."""
+        return self.file.stem
+
+    def with_seed(self, seed: int) -> "LevelConfig":
+        """The same configuration with another seed."""
+        other = copy.copy(self)
+        other.seed = seed
+        return other
+
+    def settings(self) -> dict[str, Any]:
+        """Every option and its value, as plain data."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if key != "file"}
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """'; did you mean ...?' with the nearest of the known words, else the list of them."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
+
+
+def named_step(step: Step) -> tuple[str, dict[str, Any]]:
+    """Name and parameters of a step: "flip" or {"crop": {"padding": 4}}.
+
+    Raises:
+        UserError: a mapping with any other number of names than one.
+    """
+    if isinstance(step, str):
+        return step, {}
+    if len(step) != 1:
+        raise UserError(f"a step has one name, with its parameters indented below it; got {step}")
+    ((name, parameters),) = step.items()
+    return name, dict(parameters or {})

@@ -1,0 +1,114 @@
+"""Evaluation: logits of every picture, test-time augmentation, and what is counted from them."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from common.augment import reflected
+from common.batches import Batches, Transform
+from common.config import LevelConfig
+from common.data import ImageSet, Splits
+from common.network import StagedNetwork
+from common.runtime import Runtime
+from common.trunk import FeatureBatches, Trunk
+
+CLEAN_TRAIN = 10_000  # training pictures that are evaluated, without augmentation, after training
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits float32 (N, C) and labels int64 (N,), on the CPU, in the image set's order."""
+
+    logits: Tensor
+    labels: Tensor
+
+    @property
+    def classes(self) -> Tensor:
+        """Predicted classes, int64 (N,)."""
+        return self.logits.argmax(1)
+
+    def score(self) -> dict[str, float]:
+        """Correct, total, accuracy (a fraction) and mean cross-entropy (nats)."""
+        correct, total = int((self.classes == self.labels).sum()), len(self.labels)
+        loss = float(F.cross_entropy(self.logits, self.labels))
+        return {"correct": correct, "total": total, "accuracy": correct / total, "loss": loss}
+
+
+@dataclass(frozen=True)
+class Results:
+    """What one evaluation after the last weight change found."""
+
+    train: Predictions
+    val: Predictions
+    test: Predictions
+    test_single: Predictions  # without test-time augmentation
+    tta: str
+
+
+def mirrored(images: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) mirrored left-right."""
+    return images.flip(3)
+
+
+def shifted(images: Tensor, down: int, right: int) -> Tensor:
+    """Pictures (B, 3, H, W) moved by whole pixels; what enters is reflected."""
+    rows = reflected(torch.arange(images.shape[2], device=images.device) - down, images.shape[2])
+    columns = reflected(
+        torch.arange(images.shape[3], device=images.device) - right, images.shape[3]
+    )
+    return images[:, :, rows][:, :, :, columns]
+
+
+def views(tta: str) -> list[Transform | None]:
+    """The test-time views by name, the picture itself (None) first."""
+    if tta == "flip":
+        return [None, lambda images, _: mirrored(images)]
+    if tta == "shifts":
+        moves = ((1, 0), (-1, 0), (0, 1), (0, -1))
+        return [None, *((lambda images, _, m=move: shifted(images, *m)) for move in moves)]
+    return [None]
+
+
+@torch.inference_mode()
+def predict(network: StagedNetwork, batches: FeatureBatches, runtime: Runtime) -> Predictions:
+    """One pass in eval mode; the network's mode is restored."""
+    was_training = network.training
+    network.eval()
+    logits, labels = [], []
+    for features, targets in batches.epoch():
+        with runtime.autocast():
+            logits.append(network.forward_suffix(features).float())
+        labels.append(targets)
+    network.train(was_training)
+    return Predictions(torch.cat(logits).cpu(), torch.cat(labels).cpu())
+
+
+def evaluate(
+    network: StagedNetwork, data: Splits, config: LevelConfig, runtime: Runtime
+) -> Results:
+    """Score train, val and test, in that order, each in one pass; test also by TTA."""
+    trunk = Trunk(network, runtime, config.fast)
+
+    def run(images: ImageSet, view: Transform | None = None) -> Predictions:
+        batches = Batches(images, network.weights, config.train.batch_size, runtime, view)
+        return predict(network, FeatureBatches(batches, trunk, repeats=False), runtime)
+
+    train, val = run(clean_train(data.train)), run(data.val)
+    tta = "shifts" if config.test.tta == "flip" and not data.mirror else config.test.tta
+    passes = [run(data.test, view) for view in views(tta)]
+    mean = torch.stack([p.logits for p in passes]).mean(0)
+    return Results(train, val, Predictions(mean, passes[0].labels), passes[0], tta)
+
+
+def clean_train(train: ImageSet) -> ImageSet:
+    """The fixed training pictures that are evaluated: the same whatever the seed."""
+    if len(train) <= CLEAN_TRAIN:
+        return train
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    chosen = order[:CLEAN_TRAIN].sort().values
+    return dataclasses.replace(
+        train, rows=train.rows[chosen], labels=train.labels[chosen], names=None
+    )

@@ -1,0 +1,169 @@
+"""One run of one level: where it stands, what it uses, and what it leaves."""
+
+import dataclasses
+import logging
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from common import backbones, checkpoint, report, runtime
+from common.config import PROJECT, LevelConfig, UserError
+from common.data import Splits, load_splits
+from common.evaluation import Predictions, Results
+from common.network import StagedNetwork
+
+log = logging.getLogger("rungs")
+
+
+class Experiment:
+    """A level's run with one config and seed.
+
+    Args:
+        script: the level's run.py.
+        config: its configuration.
+    Attributes:
+        data: the splits.
+        folder: runs/<title>/<level>[-<config>][-seed<k>], for checkpoints and the log.
+        runtime: device and precision.
+    """
+
+    def __init__(self, script: str | Path, config: LevelConfig):
+        self.started = time.perf_counter()
+        self.level, self.config = Path(script).resolve().parent.name, config
+        self.runtime = runtime.start(config.train)
+        self.data: Splits = load_splits(config.data, backbones.image_size(config.network))
+        self.name = run_name(self.level, config.stem, config.seed)
+        self.folder = PROJECT / "runs" / slug(self.data.title) / self.name
+        self.reports = reports_folder(config, self.data.title)
+        self._log_to_file()
+        self._say_what_it_uses()
+
+    def build(self, build_network: Callable[[LevelConfig, int], StagedNetwork]) -> StagedNetwork:
+        """The level's network on the device, started from weights or another level's best."""
+        torch.manual_seed(runtime.counter_seed(self.config.seed, "start"))
+        network = build_network(self.config, len(self.data.classes))
+        if self.config.network.start_from:
+            self._start_from(network, self.config.network.start_from)
+        self.frozen_before = network.frozen_hash()
+        return network.to(self.runtime.device, memory_format=torch.channels_last)
+
+    def report(self, network: StagedNetwork, history: list[dict], results: Results) -> dict:
+        """Write the report and the ladder; returns the metrics."""
+        frozen = {"before": self.frozen_before, "after": network.frozen_hash()}
+        if frozen["before"] != frozen["after"]:
+            raise RuntimeError(f"frozen stages changed during training: {frozen}")
+        best = max(history, key=lambda entry: (entry["val_accuracy"], -entry["epoch"]))
+        metrics = {
+            "schema": 1,
+            "level": self.level,
+            "config": self.config.stem,
+            "seed": self.config.seed,
+            "data": _describe_data(self.data),
+            "weights": {"name": network.weights.name, "sha256": network.weights.sha256},
+            "image_size": network.weights.image_size,
+            "trainable": network.trainable,
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "trained_parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
+            "epochs": len(history),
+            "best_epoch": best["epoch"],
+            "train": results.train.score(),
+            "val": results.val.score(),
+            "test": results.test.score(),
+            "test_single": results.test_single.score(),
+            "tta": results.tta,
+            "frozen": frozen,
+            "below": None,
+            "seconds": round(time.perf_counter() - self.started, 1),
+            **runtime.provenance(self.runtime),
+            "settings": self.config.settings(),
+        }
+        return self._write(metrics, history, results.test)
+
+    def _write(self, metrics: dict, history: list[dict], test: Predictions) -> dict:
+        labels, predictions = test.labels.numpy(), test.classes.numpy()
+        metrics["below"] = report.gain_over_below(
+            *(self.reports, self.level, self.config.stem, self.config.seed),
+            *(metrics, labels, predictions),
+        )
+        folder = self.reports / self.name
+        report.write_report(
+            folder, metrics, history, labels, test.logits.numpy(), self.data.classes
+        )
+        report.write_ladder(self.reports)
+        log.info("test accuracy %.2f %%; report: %s", 100 * metrics["test"]["accuracy"], folder)
+        return metrics
+
+    def _start_from(self, network: StagedNetwork, level: str) -> None:
+        """Load the best checkpoint of another level's run with the same data, weights and seed."""
+        path = self.folder.parent / run_name(level, "config", self.config.seed) / "best.pt"
+        how = f"run first: {_command_for(level, self.config)}"
+        if not path.is_file():
+            raise UserError(f"{self.level} starts from {level}'s best checkpoint; {how}")
+        content = checkpoint.load(path)
+        facts = {
+            "fingerprint": (self.data.fingerprint, "pictures"),
+            "split": (self.data.split, "split"),
+            "weights": (network.weights.sha256, "starting weights"),
+        }
+        for fact, (own, what) in facts.items():
+            if content.get(fact) != own:
+                raise UserError(f"{path}: made with other {what} than this run's; {how}")
+        checkpoint.load_network(network, content, path)
+        log.info("starts from %s, epoch %d", path.relative_to(PROJECT), content["epoch"])
+
+    def _log_to_file(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for handler in [h for h in log.handlers if isinstance(h, logging.FileHandler)]:
+            log.removeHandler(handler)
+            handler.close()
+        file = logging.FileHandler(self.folder / "log.txt", "a" if self.config.resume else "w")
+        file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        log.addHandler(file)
+
+    def _say_what_it_uses(self) -> None:
+        data, machine = self.data, self.runtime
+        log.info("%s, seed %d: %s", self.level, self.config.seed, runtime.command())
+        counts = len(data.train), len(data.val), len(data.test), len(data.classes)
+        log.info("%s: %d train, %d val, %d test pictures, %d classes", data.title, *counts)
+        if not data.mirror:
+            log.info("a mirrored picture is another one here: flips off, TTA by one-pixel shifts")
+        log.info("%s, %s", machine.device, machine.precision)
+
+
+def run_name(level: str, stem: str, seed: int) -> str:
+    """Folder name of a run: the config and the seed show where they are not the usual ones."""
+    config = "" if stem == "config" else f"-{stem}"
+    return level + config + (f"-seed{seed}" if seed else "")
+
+
+def reports_folder(config: LevelConfig, title: str) -> Path:
+    """Where reports on this data go: `config.reports`, else beside its runs."""
+    if config.reports:
+        return Path(config.reports).expanduser()
+    return PROJECT / "runs" / slug(title) / "reports"
+
+
+def slug(title: str) -> str:
+    """A title as a folder name: lower case, hyphens for all that is no letter or digit."""
+    return re.sub(r"[^\w]+", "-", title.lower()).strip("-_") or "data"
+
+
+def _describe_data(data: Splits) -> dict:
+    counts = {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
+    facts = {key: getattr(data, key) for key in ("name", "title", "fingerprint", "split")}
+    return {**facts, "classes": len(data.classes), **counts, "skipped": data.skipped}
+
+
+def _command_for(level: str, config: LevelConfig) -> str:
+    """The command that runs another level on this run's data and weights."""
+    parts, default = [f"python {level}/run.py"], LevelConfig()
+    for group in ("data", "network"):
+        for f in dataclasses.fields(getattr(default, group)):
+            value = getattr(getattr(config, group), f.name)
+            shared = f.name not in ("trainable", "start_from")
+            if shared and value != getattr(getattr(default, group), f.name):
+                parts.append(f"--{group}.{f.name} {value}")
+    return " ".join([*parts, *([f"--seed {config.seed}"] if config.seed else [])])

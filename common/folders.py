@@ -1,0 +1,177 @@
+"""A folder of pictures, train/<class>/* and test/<class>/*, decoded once and kept as one array."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from common.config import UserError
+from common.pictures import common_size, decode, workers
+
+FORMAT = 1  # of the cache; a new number leaves older caches unused
+LAYOUT = "pictures belong in train/<class>/ and test/<class>/"
+
+
+class File(NamedTuple):
+    """A file below a folder: relative posix path, bytes, time of its last change."""
+
+    path: str
+    bytes: int
+    mtime_ns: int
+
+
+class Folder(NamedTuple):
+    """A folder's pictures, one row a file, in sorted order.
+
+    Attributes:
+        files: sorted by path: test/... before train/...
+        classes: the class folders' names, sorted
+        pixels: uint8 (M, 3, S, S), memory-mapped, read-only; zeros where a file is unreadable
+        fingerprint: sha256 hex over each file's relative path (utf-8) followed by its bytes
+        unreadable: row -> reason, for files that are no pictures
+    """
+
+    files: list[File]
+    classes: tuple[str, ...]
+    pixels: np.ndarray
+    fingerprint: str
+    unreadable: dict[int, str]
+
+
+def read_folder(
+    root: Path,
+    cache: Path,
+    image_size: int,
+    stored_size: int | None = None,
+    skip_unreadable: bool = False,
+) -> Folder:
+    """Decode a folder's pictures, or map the array that an earlier call left in the cache.
+
+    The array's side S is `stored_size`, else the pictures' common size if all are squares of one
+    size, else `image_size`. The cache is keyed by the root and by the files' paths, sizes and
+    times; what is in it appears whole or not at all.
+
+    Raises:
+        UserError: no such folder, class folders that differ between train and test, an empty
+            class, one class only, an unreadable picture unless skip_unreadable, a full disk.
+    """
+    try:
+        classes = _classes(root)
+        files = sorted(
+            file
+            for half in ("test", "train")
+            for c in classes
+            for file in _list(root, f"{half}/{c}")
+        )
+    except OSError as error:
+        raise UserError(f"data.root: {error.filename} cannot be read ({error.strerror})") from error
+    check_classes(root, files, classes)
+    content = json.dumps([FORMAT, str(root.resolve()), skip_unreadable, files])
+    key = hashlib.sha256(content.encode()).hexdigest()[:32]
+
+    facts = _read_facts(cache / f"{key}.json")
+    if facts:
+        size = stored_size or facts["common_size"] or image_size
+        pixels = _open_array(cache / f"{key}-{size}.npy", (len(files), 3, size, size))
+        if pixels is not None:
+            unreadable = {int(row): reason for row, reason in facts["unreadable"].items()}
+            return Folder(files, classes, pixels, facts["fingerprint"], unreadable)
+
+    paths = [file.path for file in files]
+    draft = cache / f".{key}-{os.getpid()}.draft"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with workers(len(files)) as pool:
+            common = common_size(pool, root, paths)
+            size = stored_size or common or image_size
+            fingerprint, unreadable = decode(pool, root, paths, size, draft, skip_unreadable)
+        array = cache / f"{key}-{size}.npy"
+        os.replace(draft, array)
+        facts = {"fingerprint": fingerprint, "common_size": common, "unreadable": unreadable}
+        draft.write_text(json.dumps(facts), encoding="utf-8")
+        os.replace(draft, cache / f"{key}.json")
+        return Folder(files, classes, np.load(array, mmap_mode="r"), fingerprint, unreadable)
+    except OSError as error:
+        text = f"{cache}: cannot keep the decoded pictures here ({error.strerror}); make room"
+        raise UserError(text) from error
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+
+
+def _classes(root: Path) -> tuple[str, ...]:
+    if not root.is_dir():
+        raise UserError(f"data.root: there is no folder {root}; {LAYOUT} below it")
+    found = {}
+    for half in ("train", "test"):
+        if not (root / half).is_dir():
+            raise UserError(f"data.root: {root} has no folder {half}/; {LAYOUT} below it")
+        with os.scandir(root / half) as entries:
+            found[half] = {e.name for e in entries if e.is_dir() and not e.name.startswith(".")}
+    if lone := sorted(found["train"] ^ found["test"]):
+        where, other = ("train", "test") if lone[0] in found["train"] else ("test", "train")
+        raise UserError(
+            f"data.root: class folders differ: {root / where / lone[0]} has no counterpart in "
+            f"{other}/ ({', '.join(lone)}); each class needs a folder in both"
+        )
+    if len(found["train"]) < 2:
+        known = ", ".join(found["train"]) or "none"
+        raise UserError(
+            f"data.root: {root / 'train'} needs class folders, two at least; found {known}"
+        )
+    return tuple(sorted(found["train"]))
+
+
+def _list(root: Path, below: str) -> list[File]:
+    """Every file in root/below and its folders; hidden ones are left out."""
+    files = []
+    with os.scandir(root / below) as entries:
+        for entry in entries:
+            path = f"{below}/{entry.name}"
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                files += _list(root, path)
+            elif entry.is_file():
+                status = entry.stat()
+                files.append(File(path, status.st_size, status.st_mtime_ns))
+            elif entry.is_symlink():  # a dead link: listed, and found unreadable
+                files.append(File(path, 0, 0))
+    return files
+
+
+def check_classes(root: Path, files: list[File], classes: tuple[str, ...]) -> None:
+    """Each class has files in train and in test.
+
+    Raises:
+        UserError: one that has none.
+    """
+    counts = Counter(tuple(file.path.split("/")[:2]) for file in files)
+    for half in ("train", "test"):
+        for name in classes:
+            if not counts[half, name]:
+                raise UserError(
+                    f"data.root: {root / half / name} has no readable picture; "
+                    "add some, or remove the class from train/ and test/"
+                )
+
+
+def _read_facts(file: Path) -> dict | None:
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        return facts if facts.keys() == {"fingerprint", "common_size", "unreadable"} else None
+    except (OSError, ValueError, AttributeError):  # missing, or damaged
+        return None
+
+
+def _open_array(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    try:  # read-only: Linux refuses a copy-on-write map larger than the memory
+        array = np.load(file, mmap_mode="r")
+    except (OSError, ValueError, EOFError):  # missing, or damaged
+        return None
+    return array if array.shape == shape and array.dtype == np.uint8 else None

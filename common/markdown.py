@@ -1,0 +1,77 @@
+"""What reports are written with: figures as words, and Markdown in which any text stays text."""
+
+import html
+import re
+from collections.abc import Sequence
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+
+def escape(text: object) -> str:
+    """Text as Markdown shows it literally, on one line, also inside a table.
+
+    `Markup` is Markdown that was made here and stays as it is.
+    """
+    if isinstance(text, Markup):
+        return text
+    text = html.escape(" ".join(str(text).split()), quote=False)
+    # An underscore inside a word is no emphasis, and level names stay readable.
+    return re.sub(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
+
+
+def percent(fraction: float) -> str:
+    """0.831 as "83.1 %"."""
+    return f"{100 * fraction:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """12.3 as "12 s", 200 as "3 min 20 s", 3725 as "1 h 02 min"."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def listing(mapping: dict) -> str:
+    """ "cores 2, device cpu": a dict on one line, without what is not there."""
+    return ", ".join(
+        f"{key.replace('_gib', ' GiB')} {value}"
+        for key, value in mapping.items()
+        if value is not None
+    )
+
+
+def code(text: str, language: str = "") -> Markup:
+    """A block of code, its fence longer than any run of backticks in it."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return Markup(f"{fence}{language}\n{text.rstrip()}\n{fence}")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence]) -> Markup:
+    """A Markdown table; each cell is escaped."""
+    lines = [header, [Markup("---")] * len(header), *rows]
+    return Markup("\n".join("| " + " | ".join(map(escape, cells)) + " |" for cells in lines))
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The same table for a terminal: plain text, columns padded to their widest cell."""
+    lines = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+        for cells in lines
+    )
+
+
+# Whatever a template prints is escaped, unless it is Markup; an unknown name is an error.
+templates = Environment(
+    finalize=escape,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    undefined=StrictUndefined,
+)
+templates.globals |= {"code": code, "table": table}

@@ -1,0 +1,154 @@
+"""A network as named stages and a head: which of them train, and what the head reads."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from common.backbones import Backbone
+from common.config import UserError, nearest
+from common.runtime import state_hash
+
+
+@dataclass
+class Features:
+    """What the frozen prefix hands on: its last map, and the taps it passed, pooled.
+
+    `x`: float (B, ...), the input of the first stage that trains; `taps`: name -> (B, C).
+    """
+
+    x: Tensor
+    taps: dict[str, Tensor]
+
+    def __getitem__(self, rows: Tensor) -> "Features":
+        return Features(self.x[rows], {name: tap[rows] for name, tap in self.taps.items()})
+
+    def __setitem__(self, rows: Tensor, features: "Features") -> None:
+        self.x[rows] = features.x
+        for name, tap in self.taps.items():
+            tap[rows] = features.taps[name]
+
+    @property
+    def nbytes(self) -> int:
+        return self.x.nbytes + sum(tap.nbytes for tap in self.taps.values())
+
+    def empty(self, count: int) -> "Features":
+        """Room for the features of `count` pictures, each picture's laid out as here."""
+
+        def room(x: Tensor) -> Tensor:
+            last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+            layout = torch.channels_last if last else torch.contiguous_format
+            return x.new_empty((count, *x.shape[1:])).contiguous(memory_format=layout)
+
+        return Features(room(self.x), {name: room(tap) for name, tap in self.taps.items()})
+
+
+class StagedNetwork(nn.Module):
+    """Stages one after another; the head reads the pooled outputs of the tapped stages.
+
+    A stage that is not in `trainable` is frozen: no gradients, and eval mode also while its
+    neighbours are in train mode, so that its batch-norm buffers cannot drift. The frozen stages
+    before the first trainable one are the *prefix*: a fixed function of the picture.
+
+    Args:
+        backbone: the stages, with their weights.
+        head: takes one (B, C) tensor a tap, in the order of `taps`; gives logits (B, classes).
+        trainable: the names that train; "head" is the head's.
+        taps: the stages the head reads; by default the last.
+
+    Raises:
+        UserError: a name in `trainable` that is no stage.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        trainable: list[str],
+        taps: tuple[str, ...] | None = None,
+    ):
+        super().__init__()
+        self.stages = nn.ModuleDict(backbone.stages)
+        self.head = head
+        self.taps = taps or (next(reversed(backbone.stages)),)
+        self.weights = backbone.weights
+        self.set_trainable(trainable)
+
+    def set_trainable(self, trainable: list[str]) -> None:
+        """Freeze all but these."""
+        known = [*self.stages, "head"]
+        for name in trainable:
+            if name not in known:
+                raise UserError(f"network.trainable: no stage '{name}'{nearest(name, known)}")
+        self.trainable = [name for name in known if name in trainable]
+        for name, part in self.parts():
+            part.requires_grad_(name in trainable)
+        self.train(self.training)
+
+    def parts(self) -> list[tuple[str, nn.Module]]:
+        """The stages and the head, by name."""
+        return [*self.stages.items(), ("head", self.head)]
+
+    def train(self, mode: bool = True) -> "StagedNetwork":
+        """Train mode for what trains; what is frozen stays in eval mode."""
+        super().train(mode)
+        for name, part in self.parts():
+            if name not in self.trainable:
+                part.eval()
+        return self
+
+    @property
+    def prefix(self) -> list[str]:
+        """Names of the frozen stages before the first trainable one."""
+        names = list(self.stages)
+        first = next((i for i, name in enumerate(names) if name in self.trainable), len(names))
+        return names[:first]
+
+    def frozen_hash(self) -> str:
+        """SHA-256 of all frozen parameters and buffers."""
+        starts = tuple(
+            ("head." if name == "head" else f"stages.{name}.")
+            for name, _ in self.parts()
+            if name not in self.trainable
+        )
+        return state_hash(self, {key for key in self.state_dict() if key.startswith(starts)})
+
+    def forward_prefix(self, images: Tensor) -> Features:
+        """(B, 3, S, S) -> the input of the first trainable stage, and the taps passed."""
+        return self.run(Features(images, {}), self.prefix)
+
+    def forward_suffix(self, features: Features) -> Tensor:
+        """What `forward_prefix` gave -> logits (B, classes)."""
+        passed = len(self.prefix)
+        taps = self.run(features, list(self.stages)[passed:]).taps
+        return self.head(*(taps[name] for name in self.taps))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised pictures (B, 3, S, S) -> logits (B, classes)."""
+        with torch.no_grad():
+            features = self.forward_prefix(images)
+        return self.forward_suffix(features)
+
+    def run(
+        self, features: Features, names: list[str], stages: nn.ModuleDict | None = None
+    ) -> Features:
+        """Go through the named stages (or stand-ins for them), collecting the taps passed."""
+        stages = stages or self.stages
+        x, taps = features.x, dict(features.taps)
+        for name in names:
+            x = stages[name](x)
+            if name in self.taps:
+                taps[name] = pooled(x)
+        return Features(x, taps)
+
+
+def pooled(x: Tensor) -> Tensor:
+    """A stage's output as one vector a picture (B, C): maps are averaged over their pixels."""
+    return x.mean((2, 3)) if x.ndim == 4 else x
+
+
+class Classifier(nn.Sequential):
+    """One linear layer on the last stage's pooled output: (B, channels) -> (B, classes)."""
+
+    def __init__(self, channels: int, classes: int):
+        super().__init__(nn.Linear(channels, classes))

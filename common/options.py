@@ -1,0 +1,197 @@
+"""Reads a configuration: defaults < the level's YAML < the command line.
+
+A key nobody knows is an error that names the key, where it stands and the nearest right one; so is
+a value of the wrong type or out of range.
+"""
+
+import dataclasses
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser
+
+from common.config import LevelConfig, UserError, nearest
+
+OFFLINE = ["--data.name", "digits", "--network.weights", "tiny-imagenet"]
+
+
+def load_config(file: Path, arguments: list[str] = (), prog: str | None = None) -> LevelConfig:
+    """Read a level's YAML, then the command line's options (`--config FILE` replaces the YAML).
+
+    Raises:
+        UserError: an unknown key, a wrong type, a value out of range, or an unreadable file.
+    """
+    arguments = _expand(arguments)
+    chosen = _option(arguments, "--config")
+    file = Path(chosen).expanduser() if chosen else file
+    _check_keys(file, arguments)
+    parser = _parser(prog, None if chosen else file)
+    try:
+        namespace = parser.parse_args(arguments)
+        config = parser.instantiate(namespace)
+    except Exception as error:  # jsonargparse has no one base class for what it raises
+        raise _plain(error, file, arguments) from error
+    config = LevelConfig(
+        **{f.name: config[f.name] for f in dataclasses.fields(LevelConfig) if f.init}
+    )
+    config.file = file.resolve()
+    _check_values(config)
+    return config
+
+
+def _parser(prog: str | None, default_file: Path | None) -> ArgumentParser:
+    parser = ArgumentParser(
+        prog=prog,
+        exit_on_error=False,
+        allow_abbrev=False,
+        default_config_files=[str(default_file)] if default_file else [],
+    )
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help="another config than the level's own"
+    )
+    parser.add_argument(
+        "--offline",
+        action="store_true",
+        help="short for " + " ".join(OFFLINE) + ": needs no network",
+    )
+    parser.add_class_arguments(LevelConfig)
+    return parser
+
+
+def _expand(arguments: list[str]) -> list[str]:
+    """Spell out `--offline`, and `--seeds 0 1 2` or `--network.trainable layer4 head` as lists."""
+    lists = {"--seeds", "--network.trainable"}
+    expanded, rest = [], list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--offline":
+            expanded += OFFLINE
+        elif argument in lists:
+            values = []
+            while rest and not rest[0].startswith("--"):
+                values += rest.pop(0).strip("[]").split(",")
+            expanded += [argument, "[" + ",".join(values) + "]"]
+        else:
+            expanded.append(argument)
+    return expanded
+
+
+def _option(arguments: list[str], name: str) -> str | None:
+    for i, argument in enumerate(arguments):
+        if argument == name and i + 1 < len(arguments):
+            return arguments[i + 1]
+        if argument.startswith(name + "="):
+            return argument.split("=", 1)[1]
+    return None
+
+
+def _known_keys(cls: type = LevelConfig, prefix: str = "") -> dict[str, type]:
+    """Dotted key -> its dataclass for groups and lists of dataclasses, else its type."""
+    keys = {}
+    hints = typing.get_type_hints(cls)
+    for f in dataclasses.fields(cls):
+        if f.init:
+            keys[prefix + f.name] = hints[f.name]
+            if dataclasses.is_dataclass(hints[f.name]):
+                keys |= _known_keys(hints[f.name], prefix + f.name + ".")
+    return keys
+
+
+def _check_keys(file: Path, arguments: list[str]) -> None:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UserError(f"{file}: cannot read this config ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file}: a config is a mapping of keys to values")
+    known = _known_keys()
+    for key in _flatten(content, known):
+        if key not in known:
+            raise UserError(f"{file}: unknown key '{key}'{nearest(key, known)}")
+    extra = {"config", "help", "print_config", "offline"}
+    for argument in arguments:
+        key = argument.removeprefix("--").split("=", 1)[0].removesuffix("+")
+        fine = key in known or key in extra or key.endswith(".help")
+        if argument.startswith("--") and not fine:
+            raise UserError(f"command line: unknown option '--{key}'{nearest(key, known)}")
+
+
+def _flatten(content: dict, known: dict[str, type], prefix: str = "") -> typing.Iterator[str]:
+    for name, value in content.items():
+        key = f"{prefix}{name}"
+        yield key
+        if isinstance(value, dict) and dataclasses.is_dataclass(known.get(key)):
+            yield from _flatten(value, known, key + ".")
+
+
+def _plain(error: Exception, file: Path, arguments: list[str]) -> UserError:
+    """One line from jsonargparse's several."""
+    text = " ".join(str(error).split())
+    key = re.search(r'(?:Parser key|option|argument) "?\'?([\w.]+)', text)
+    name = key.group(1) if key else ""
+    where = (
+        "command line" if any(a.startswith(f"--{name}") for a in arguments) and name else str(file)
+    )
+    known = _known_keys().get(name)
+    value = re.search(r"Got value: (.*?)(?: \||$)", text)
+    if known is not None and value:
+        return UserError(f"{where}: {name}: expected {_type_name(known)}, got '{value.group(1)}'")
+    return UserError(f"{where}: {text}")
+
+
+def _type_name(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(typing.get_args(kind))
+    if isinstance(kind, types.UnionType):
+        parts = ["nothing" if a is type(None) else _type_name(a) for a in typing.get_args(kind)]
+        return " or ".join(parts)
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    return names.get(kind, str(kind).replace("typing.", ""))
+
+
+def _check_values(config: LevelConfig) -> None:
+    data, network, train = config.data, config.network, config.train
+    rules = {
+        "data.val_fraction": (data.val_fraction, 0 < data.val_fraction < 1, "between 0 and 1"),
+        "data.stored_size": (data.stored_size, (data.stored_size or 1) >= 1, "at least 1"),
+        "data.limit": (data.limit, data.limit is None or data.limit >= 1, "at least 1"),
+        "network.image_size": (network.image_size, (network.image_size or 32) >= 32, "at least 32"),
+        "network.trainable": (network.trainable, bool(network.trainable), "at least one stage"),
+        "train.epochs": (train.epochs, train.epochs >= 1, "at least 1"),
+        "train.batch_size": (train.batch_size, train.batch_size >= 1, "at least 1"),
+        "train.lr": (train.lr, 0 < train.lr < float("inf"), "above 0"),
+        "train.weight_decay": (train.weight_decay, train.weight_decay >= 0, "at least 0"),
+        "train.label_smoothing": (
+            train.label_smoothing,
+            0 <= train.label_smoothing < 1,
+            "in [0, 1)",
+        ),
+        "train.clip_norm": (
+            train.clip_norm,
+            train.clip_norm is None or train.clip_norm > 0,
+            "above 0",
+        ),
+        "train.early_stopping": (
+            train.early_stopping,
+            (train.early_stopping or 1) >= 1,
+            "at least 1",
+        ),
+        "train.threads": (train.threads, (train.threads or 1) >= 1, "at least 1"),
+        "seed": (config.seed, 0 <= config.seed < 2**63, "at least 0"),
+        "seeds": (
+            config.seeds,
+            config.seeds is None or min(config.seeds, default=-1) >= 0,
+            "at least 0",
+        ),
+    }
+    for key, (value, good, rule) in rules.items():
+        if not good:
+            raise UserError(
+                f"{config.file}: {key} must be {rule}, not {value} (config or command line)"
+            )

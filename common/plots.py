@@ -1,0 +1,172 @@
+"""Every picture, from plain arrays: arrays in, a matplotlib Figure out, nothing on screen.
+
+One visual language: Okabe and Ito's colours, which colour-blind readers tell apart; every line
+also has its own marker and dash, so that it survives a grey printer. A Figure is made directly,
+without pyplot's global state, and saved by `figure.savefig(path)`.
+"""
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import seaborn
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from sklearn import metrics
+
+# Okabe & Ito, "Color Universal Design", 2008
+BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#595959"
+STYLE = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlesize": 11,
+    "font.size": 10,
+    "legend.frameon": False,
+    "legend.handlelength": 3.2,  # room for dashes
+    "lines.linewidth": 1.8,
+    "text.parse_math": False,  # a class may be called "$5 note$"
+}
+NUMBERED_CLASSES = 20  # up to here the confusion matrix has room for numbers in its cells
+NAMED_CLASSES = 25  # from here on it names every second, third ... class
+
+
+def points(difference: float) -> str:
+    """A difference of two fractions in signed percentage points; 0.021 gives "+2.1".
+
+    What one decimal would round away gets two: 0.0002 gives "+0.02".
+    """
+    if difference == 0:
+        return "0.0"
+    text = f"{100 * difference:+.1f}"
+    return text if float(text) else f"{100 * difference:+.2f}"
+
+
+@matplotlib.rc_context(STYLE)
+def training_curves(history: list[dict], best_epoch: int) -> Figure:
+    """Loss and accuracy by epoch, for train and val, the chosen epoch marked.
+
+    Args:
+        history: a dict an epoch with `epoch` (from 1), `train_loss`, `val_loss`,
+            `train_accuracy` and `val_accuracy` (fractions; drawn in percent).
+        best_epoch: the epoch that was kept, from 1.
+    """
+    figure = Figure(figsize=(8, 3.4), dpi=150, layout="constrained")
+    epochs = [row["epoch"] for row in history]
+    size = 5 if len(epochs) <= 12 else 3
+    panels = (("loss", "Loss", 1), ("accuracy", "Accuracy (%)", 100))
+    for axes, (key, title, scale) in zip(figure.subplots(1, 2), panels, strict=True):
+        axes.axvline(
+            best_epoch,
+            color=GREY,
+            linestyle=":",
+            linewidth=1.4,
+            label=f"chosen: epoch {best_epoch}",
+        )
+        for part, color, line in (("train", BLUE, "o-"), ("val", VERMILLION, "s--")):
+            values = [scale * row[f"{part}_{key}"] for row in history]
+            axes.plot(epochs, values, line, color=color, label=part, markersize=size)
+        axes.set(title=title, xlabel="epoch", xlim=(min(epochs) - 0.5, max(epochs) + 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(axis="y", color="0.9")
+        axes.set_axisbelow(True)
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(
+        handles[1:] + handles[:1], names[1:] + names[:1], loc="outside upper center", ncols=3
+    )
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: Sequence[str]) -> Figure:
+    """Of each true class (row) the percentage that was taken for each class (column).
+
+    Colours follow the square root of the percentage, so that rare confusions are seen too.
+
+    Args:
+        labels: (N,) int, the truth; an index into `classes`.
+        predictions: (N,) int.
+        classes: C names, drawn whole: long ones are wrapped and the figure grows with them.
+    """
+    count = len(classes)
+    counts = metrics.confusion_matrix(labels, predictions, labels=range(count))
+    percent = 100 * counts / counts.sum(1, keepdims=True).clip(1)
+    every = math.ceil(count / NAMED_CLASSES)
+    names = [textwrap.fill(name, 32) or "(no name)" for name in classes]
+    longest = max(len(line) for name in names[::every] for line in name.splitlines())
+    lines = max(name.count("\n") + 1 for name in names)
+    cell = max(
+        0.42 if every == 1 else 8 / count, 0.16 * lines / every, 2.4 / count
+    )  # side in inches
+    side = cell * count + 0.085 * longest + 0.6
+    figure = Figure(figsize=(side + 1.0, side), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    numbered = count <= NUMBERED_CLASSES
+    # An empty cell means not one picture; 0 means less than half a percent.
+    numbers = np.where(counts > 0, np.char.mod("%.0f", percent), "")
+    seaborn.heatmap(
+        percent,
+        ax=axes,
+        cmap="Blues",
+        norm=PowerNorm(0.5, 0, 100),
+        square=True,
+        annot=numbers if numbered else False,
+        fmt="",
+        annot_kws={"size": 9},
+        linewidths=0.5 if every == 1 else 0,
+        cbar_kws={"label": "% of the true class", "shrink": 0.8},
+    )
+    ticks = np.arange(0, count, every)
+    axes.set_xticks(ticks + 0.5, names[::every], rotation=90, fontsize=9)
+    axes.set_yticks(ticks + 0.5, names[::every], rotation=0, fontsize=9)
+    named = f" (1 of {every} named)" if every > 1 else ""
+    axes.set_xlabel(f"predicted class{named}", labelpad=8)
+    axes.set_ylabel(f"true class{named}", labelpad=8)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def ladder(rows: list[dict]) -> Figure:
+    """Accuracy by level, each with its interval; between two levels what the upper one gained.
+
+    Args:
+        rows: a dict a level, from the lowest: `level` (its name), `accuracy`, `low` and `high`
+            (fractions; the interval's ends), `gain` (a fraction over the row before; None or
+            absent: not comparable, nothing is written).
+    """
+    figure = Figure(figsize=(max(4.6, 1.5 + 1.7 * len(rows)), 3.8), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    x = np.arange(len(rows))
+    accuracy, low, high = (
+        100 * np.array([r[key] for r in rows]) for key in ("accuracy", "low", "high")
+    )
+    axes.plot(x, accuracy, "-", color="0.75", linewidth=1.2, zorder=1)
+    axes.vlines(x, low, high, color=BLUE, linewidth=1.8, label="95 % interval")
+    axes.plot(x, accuracy, "o", color=BLUE, markersize=6, label="test accuracy")
+    for i, row in enumerate(rows):
+        axes.annotate(
+            f"{accuracy[i]:.1f}", (x[i], high[i]), (0, 4), textcoords="offset points", ha="center"
+        )
+        if i and row.get("gain") is not None:
+            axes.text(
+                x[i] - 0.5,
+                (accuracy[i - 1] + accuracy[i]) / 2,
+                points(row["gain"]),
+                color=VERMILLION if row["gain"] < 0 else GREEN if row["gain"] > 0 else GREY,
+                fontweight="bold",
+                ha="center",
+                va="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+            )
+    axes.set_xticks(x, [row["level"].replace("_", "\n", 1).replace("_", " ") for row in rows])
+    gains = any(row.get("gain") is not None for row in rows[1:])
+    title = "Test accuracy (%)" + (", and the gain in points" if gains else "")
+    axes.set(title=title, xlim=(-0.5, len(rows) - 0.5))
+    axes.margins(y=0.18)
+    axes.grid(axis="y", color="0.9")
+    axes.set_axisbelow(True)
+    return figure

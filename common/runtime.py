@@ -1,0 +1,183 @@
+"""Where and how a run computes: device, precision, seeds; and what must be said to repeat it."""
+
+import hashlib
+import logging
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from common.config import PROJECT, TrainConfig, UserError
+
+log = logging.getLogger("rungs")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The device, and the type that its fast arithmetic is done in (weights stay float32)."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> torch.autocast:
+        """Mixed precision for the block; disabled where the type is float32."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Loss scaling, which float16's small range needs; disabled for the other types."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+    @property
+    def precision(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+
+def start(config: TrainConfig) -> Runtime:
+    """Choose the device and the precision, and set the number of CPU threads.
+
+    Raises:
+        UserError: a device that is not there, or a precision that the device cannot do.
+    """
+    torch.set_num_threads(
+        config.threads or len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count()
+    )
+    device = _device(config.device)
+    return Runtime(device, _dtype(config.precision, device))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            name = "cuda"
+        elif torch.backends.mps.is_available():
+            name = "mps"
+        else:
+            name = "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"train.device: no device '{name}' here; try auto or cpu") from error
+    return device
+
+
+def _dtype(precision: str, device: torch.device) -> torch.dtype:
+    if precision == "float16" and device.type == "cpu":
+        raise UserError("train.precision: float16 needs a GPU; on a CPU use bfloat16 or float32")
+    if precision != "auto":
+        return getattr(torch, precision)
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+    if device.type == "cpu" and _cpu_has_bfloat16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    """AVX-512 bf16 or AMX: without them bfloat16 is emulated, and slower than float32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def counter_seed(*counters: int | str) -> int:
+    """A 63-bit seed from counters such as (seed, "batch", epoch, step): no state to save."""
+    digest = hashlib.sha256(repr(counters).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def state_hash(module: nn.Module, only: set[str] | None = None) -> str:
+    """SHA-256 over the names and bytes of a module's parameters and buffers.
+
+    `only` restricts it to these names of the state dict.
+    """
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        if only is None or name in only:
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def provenance(runtime: Runtime) -> dict:
+    """What a report says of its origin: command, commit, machine and versions."""
+    return {
+        "command": command(),
+        "commit": _commit(),
+        "machine": {
+            "cpu": _cpu_name(),
+            "cores": os.cpu_count(),
+            "memory_gib": _memory_gib(),
+            "gpu": torch.cuda.get_device_name() if runtime.device.type == "cuda" else None,
+            "device": str(runtime.device),
+            "precision": runtime.precision,
+            "threads": torch.get_num_threads(),
+        },
+        "versions": {"python": platform.python_version()}
+        | {
+            name: metadata.version(name)
+            for name in ("torch", "torchvision", "numpy", "scikit-learn")
+        },
+    }
+
+
+def command() -> str:
+    """The command line as typed, the home folder as ~ and the script relative to the project."""
+    script = Path(sys.argv[0]).resolve()
+    if script.is_relative_to(PROJECT):
+        script = script.relative_to(PROJECT)
+    module = str(script.with_suffix("")).replace(os.sep, ".")
+    start = f"python -m {module}" if script.parts[0] == "common" else f"python {script}"
+    home = str(Path.home())
+    arguments = (shlex.quote(a).replace(home, "~") if home != "/" else a for a in sys.argv[1:])
+    return " ".join([start, *arguments])
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with "+changes" where tracked files differ; None outside git."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(PROJECT), *arguments], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":!reports")
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None

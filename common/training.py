@@ -1,0 +1,195 @@
+"""`fit`: one loop, one precision path, for every level."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from common import augment, checkpoint, schedules
+from common.batches import Batches
+from common.config import LevelConfig, TrainConfig, UserError
+from common.data import Splits
+from common.evaluation import predict
+from common.network import Features, StagedNetwork
+from common.runtime import Runtime, counter_seed
+from common.trunk import FeatureBatches, Trunk
+
+log = logging.getLogger("rungs")
+
+LOOK = 50  # steps between two looks at the loss: on a GPU each look waits for the device
+
+
+def build_optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+    """The configured optimiser, each step one fused operation."""
+    kinds = {
+        "adam": (torch.optim.Adam, {}),
+        "adamw": (torch.optim.AdamW, {}),
+        "sgd": (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+    }
+    kind, options = kinds[config.optimizer]
+    return kind(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True, **options)
+
+
+def fit(
+    network: StagedNetwork, data: Splits, config: LevelConfig, runtime: Runtime, folder: Path
+) -> list[dict]:
+    """Train, and leave the network with the weights of the epoch that was best on val.
+
+    The best epoch has the highest val accuracy, the earliest where several have. After every epoch
+    `folder` holds `last.pt`, from which `config.resume` goes on, and `best.pt`.
+
+    Returns:
+        The history: a dict an epoch.
+    Raises:
+        UserError: a loss that is not finite, or an unfinished run of another config.
+    """
+    trainer = Trainer(network, data, config, runtime)
+    history = trainer.resume(folder / "last.pt") if config.resume else []
+    best = max(history, key=lambda entry: (entry["val_accuracy"], -entry["epoch"]), default=None)
+    patience = config.train.early_stopping
+
+    for epoch in range(len(history) + 1, config.train.epochs + 1):
+        if best and patience and epoch - best["epoch"] > patience:
+            log.info("stopped early: val accuracy no better for %d epochs", patience)
+            break
+        entry = trainer.epoch(epoch)
+        history.append(entry)
+        _log_epoch(entry, config.train.epochs)
+        if best is None or entry["val_accuracy"] > best["val_accuracy"]:
+            best = entry
+            checkpoint.save(folder / "best.pt", trainer.state(epoch=epoch))
+        checkpoint.save(folder / "last.pt", trainer.state(history=history, **trainer.progress()))
+
+    path = folder / "best.pt"
+    checkpoint.load_network(network, checkpoint.load(path), path)
+    return history
+
+
+class Trainer:
+    """A network, what trains it, and the steps."""
+
+    def __init__(self, network: StagedNetwork, data: Splits, config: LevelConfig, runtime: Runtime):
+        self.network, self.data, self.config, self.runtime = network, data, config, runtime
+        options = network.weights, config.train.batch_size, runtime
+        augmentation = augment.build(config.augment, data.mirror)
+        train = Batches(data.train, *options, transform=augmentation, seed=config.seed)
+        trunk = Trunk(network, runtime, config.fast)
+        self.train = FeatureBatches(train, trunk, repeats=augmentation is None)
+        self.val = FeatureBatches(Batches(data.val, *options), trunk, repeats=True)
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.optimizer = build_optimizer(self.parameters, config.train)
+        self.scaler = runtime.scaler()
+        self.rate = schedules.build(config.train.schedule, config.train.epochs * len(train))
+
+    def epoch(self, epoch: int) -> dict[str, float]:
+        """Train on every picture once, then score val; accuracies are correct over seen."""
+        started = time.perf_counter()
+        loss_sum, correct = torch.zeros(2, dtype=torch.float64, device=self.runtime.device)
+        losses, seen, first = [], 0, (epoch - 1) * len(self.train)
+        self.network.train()
+        bar = tqdm(self.train.epoch(epoch), f"epoch {epoch}", len(self.train), False, disable=None)
+        for step, (features, targets) in enumerate(bar):
+            loss, logits = self.step(first + step, features, targets)
+            losses.append(loss)
+            loss_sum += loss * len(targets)
+            correct += (logits.argmax(1) == targets).sum()
+            seen += len(targets)
+            if (step + 1) % LOOK == 0 or step + 1 == len(self.train):
+                _check_finite(losses, step, epoch)
+                bar.set_postfix_str(f"loss {loss_sum / seen:.3f}, accuracy {correct / seen:.1%}")
+        seconds = time.perf_counter() - started
+        val = predict(self.network, self.val, self.runtime).score()
+        return {
+            "epoch": epoch,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "train_loss": float(loss_sum) / seen,
+            "train_accuracy": float(correct) / seen,
+            "val_loss": val["loss"],
+            "val_accuracy": val["accuracy"],
+            "seconds": time.perf_counter() - started,
+            "pictures_per_second": seen / seconds,
+        }
+
+    def step(self, step: int, features: Features, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """One optimiser step, `step` counted from the run's start: loss () and logits (B, C)."""
+        config = self.config.train
+        torch.manual_seed(counter_seed(self.config.seed, "step", step))  # for dropout
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr * self.rate(step)
+        with self.runtime.autocast():
+            logits = self.network.forward_suffix(features)
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if config.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss.detach(), logits.detach()
+
+    def state(self, **more: Any) -> dict[str, Any]:
+        """A checkpoint: the network, and the facts that a later user of it must check."""
+        facts = {
+            "fingerprint": self.data.fingerprint,
+            "split": self.data.split,
+            "weights": self.network.weights.sha256,
+            "seed": self.config.seed,
+            "settings": self.config.settings(),
+        }
+        return {"network": self.network.state_dict(), **facts, **more}
+
+    def progress(self) -> dict[str, Any]:
+        """What else the next epoch needs: the randomness comes from counters."""
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def resume(self, path: Path) -> list[dict]:
+        """Go on from a checkpoint of the same settings; its history, empty where there is none."""
+        if not path.exists():
+            log.info("nothing to resume at %s: starting anew", path)
+            return []
+        content = checkpoint.load(path)
+        for fact in ("fingerprint", "split", "weights"):
+            if content[fact] != self.state()[fact]:
+                raise UserError(f"{path}: its {fact} differs; run without --resume to start anew")
+        differing = _differences(content["settings"], self.config.settings())
+        if differing:
+            raise UserError(f"{path}: made with another {', '.join(differing)}; change it back")
+        checkpoint.load_network(self.network, content, path)
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.scaler.load_state_dict(content["scaler"])
+        log.info("resumed after epoch %d", len(content["history"]))
+        return content["history"]
+
+
+def _check_finite(losses: list[Tensor], step: int, epoch: int) -> None:
+    """Raise at the first loss since the last look that is no number; forget the others."""
+    finite = torch.stack(losses).isfinite().tolist()
+    if not all(finite):
+        bad = step + 1 - len(losses) + finite.index(False) + 1
+        raise UserError(
+            f"loss not finite at epoch {epoch}, step {bad}: lower train.lr or set train.clip_norm"
+        )
+    losses.clear()
+
+
+def _differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    """Dotted keys of settings that differ and bear on the weights."""
+    keys = []
+    for key in new:
+        if isinstance(new[key], dict) and isinstance(old.get(key), dict):
+            keys += _differences(old[key], new[key], f"{prefix}{key}.")
+        elif old.get(key) != new[key] and prefix + key not in ("resume", "reports", "seeds"):
+            keys.append(prefix + key)
+    return keys
+
+
+def _log_epoch(entry: dict, epochs: int) -> None:
+    line = "epoch {epoch}/{epochs}: train loss {train_loss:.3f}, accuracy {train_accuracy:.1%};"
+    line += " val loss {val_loss:.3f}, accuracy {val_accuracy:.1%}; {seconds:.0f} s"
+    log.info(line.format(epochs=epochs, **entry))

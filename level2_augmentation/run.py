@@ -1,0 +1,38 @@
+"""Level 2: augmentation, and partial fine-tuning.
+
+The network is level 1's. Its last stage trains along with the classifier, at a tenth of the rate,
+and sees every picture a little different each time: what changes is in config.yaml.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common import backbones
+from common.config import LevelConfig
+from common.evaluation import evaluate
+from common.experiment import Experiment
+from common.levels import run_level
+from common.network import Classifier, StagedNetwork
+from common.training import fit
+
+
+def build_network(config: LevelConfig, classes: int) -> StagedNetwork:
+    """The pretrained stages, and a linear classifier on the last one's pooled output."""
+    backbone = backbones.build(config.network)
+    head = Classifier(backbone.channels["layer4"], classes)
+    return StagedNetwork(backbone, head, trainable=config.network.trainable)
+
+
+def main(config: LevelConfig) -> dict:
+    """Train, choose the epoch on val, score test once, report; returns the report's metrics."""
+    run = Experiment(__file__, config)
+    network = run.build(build_network)
+    history = fit(network, run.data, config, run.runtime, run.folder)
+    results = evaluate(network, run.data, config, run.runtime)
+    return run.report(network, history, results)
+
+
+if __name__ == "__main__":
+    run_level(main, __file__)

@@ -1,0 +1,40 @@
+"""Level 3: a head that fuses two depths.
+
+layer4 says what a picture shows, layer3 keeps finer parts of it. The head reads both. All else is
+level 2's, so that this level's gain is the head's.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common import backbones
+from common.config import LevelConfig
+from common.evaluation import evaluate
+from common.experiment import Experiment
+from common.levels import run_level
+from common.network import StagedNetwork
+from common.training import fit
+from level3_fusion.fusion_head import FusionHead
+
+
+def build_network(config: LevelConfig, classes: int) -> StagedNetwork:
+    """The pretrained stages, and a head on the pooled outputs of layer3 and layer4."""
+    backbone = backbones.build(config.network)
+    taps = ("layer3", "layer4")
+    head = FusionHead([backbone.channels[name] for name in taps], classes)
+    return StagedNetwork(backbone, head, trainable=config.network.trainable, taps=taps)
+
+
+def main(config: LevelConfig) -> dict:
+    """Train, choose the epoch on val, score test once, report; returns the report's metrics."""
+    run = Experiment(__file__, config)
+    network = run.build(build_network)
+    history = fit(network, run.data, config, run.runtime, run.folder)
+    results = evaluate(network, run.data, config, run.runtime)
+    return run.report(network, history, results)
+
+
+if __name__ == "__main__":
+    run_level(main, __file__)
