@@ -70,8 +70,7 @@ def _install(name: str, root: Path) -> None:
     """Extract the archive, downloaded if need be, next to its place, and move it in when whole."""
     kind = KINDS[name]
     root.mkdir(parents=True, exist_ok=True)
-    work = tempfile.mkdtemp(prefix=f".{name}-", dir=root)
-    if True:
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root) as work:
         archive = root / kind.filename
         if not check_integrity(archive, kind.tgz_md5):
             archive = _download(name, root, Path(work))

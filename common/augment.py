@@ -5,6 +5,7 @@ pictures of the same shape. Each sample draws for itself. To add a step, add a c
 """
 
 import inspect
+import math
 from collections.abc import Callable
 
 import torch
@@ -20,6 +21,7 @@ class Flip:
     """
 
     def __init__(self, probability: float = 0.5, *, mirror: bool = True):
+        check_number("flip: probability", probability, 0, 1)
         self.probability = probability if mirror else 0.0
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -35,6 +37,8 @@ class Crop:
     """
 
     def __init__(self, padding: int | None = None):
+        if padding is not None:
+            check_number("crop: padding", padding, 0, kind=int)
         self.padding = padding
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -47,6 +51,21 @@ class Crop:
         sample = torch.arange(batch, device=device)[:, None, None]
         # indexing with the channel in between puts it last: (B, H, W, 3)
         return images[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def check_number(
+    what: str, value: object, low: float, high: float = math.inf, kind: type = float
+) -> None:
+    """Refuse a step's parameter that is no number from low to high, or not whole where kind is int.
+
+    Raises:
+        UserError: it names the step and the parameter.
+    """
+    good = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    if not good or not low <= value <= high:
+        name = "a whole number" if kind is int else "a number"
+        limits = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
+        raise UserError(f"augment: {what} must be {name} {limits}, not '{value}'")
 
 
 def reflected(index: Tensor, size: int) -> Tensor:

@@ -4,7 +4,9 @@ To add a network, add a function to `ARCHITECTURES` that builds torchvision's mo
 it into stages, and the name of its classifier's parameters.
 """
 
+import http.client
 import logging
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -134,11 +136,11 @@ def _download(architecture: Architecture, path: Path) -> None:
     if path.is_file():
         return
     log.info("downloading ImageNet weights to %s", path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         prefix = path.stem.rsplit("-", 1)[1]  # of the file's SHA-256, in torchvision's names
         torch.hub.download_url_to_file(architecture.imagenet.url, str(path), prefix)
-    except (OSError, RuntimeError) as error:  # URLError is an OSError
+    except (OSError, RuntimeError, http.client.HTTPException) as error:  # URLError is an OSError
         raise NoNetwork(f"cannot download the ImageNet weights to {path} ({error})") from error
 
 
@@ -146,14 +148,19 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of other pickles, which are refused
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except Exception as error:  # a file that is no state dict fails in a dozen ways
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise UserError(f"network.weights: {path} is no file of weights ({reason})") from error
+        raise UserError(
+            f"network.weights: {path} is no file of weights: it is damaged, or holds more than "
+            "tensors (nothing in it was run); choose a .pth or .safetensors file of a state dict"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"network.weights: {path} is not a state dict of tensors")
+        raise UserError(
+            f"network.weights: {path} is not a state dict, a mapping of names to tensors"
+        )
     return state
 
 
@@ -173,7 +180,7 @@ def _load(
     own = network.state_dict()
     classifier = [key for key in state if key.startswith(architecture.classifier)]
     if classifier:
-        classes = state[classifier[-1]].shape[0]
+        classes = max(state[key].shape[:1].numel() for key in classifier)
         log.info("weights %s: their classifier of %d classes is left out", name, classes)
     body = {key: value for key, value in state.items() if key not in classifier}
     wanted = {key for key in own if not key.startswith(architecture.classifier)}

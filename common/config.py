@@ -17,6 +17,8 @@ Step = str | dict[str, dict[str, Any] | None]
 class UserError(Exception):
     """Something the user can put right: one line that says what, where and what to do."""
 
+    status = 2  # the command's exit status
+
 
 class NoNetwork(UserError):
     """A download that failed."""
@@ -60,6 +62,7 @@ class NetworkConfig:
         weights_title: what reports call the weights (default: their name, or the file's)
         image_size: side in pixels of the network's input (default: what suits the weights)
         trainable: the stages that train, by name; all else is frozen
+        taps: the stages that the head reads (default: the level's own choice)
         start_from: a level whose best checkpoint of the same seed is the starting point
     """
 
@@ -68,6 +71,7 @@ class NetworkConfig:
     weights_title: str | None = None
     image_size: int | None = None
     trainable: list[str] = field(default_factory=lambda: ["head"])
+    taps: list[str] | None = None
     start_from: str | None = None
 
 
@@ -139,6 +143,7 @@ class LevelConfig:
         seed: decides the new layers' start, the batches' order, augmentation and dropout
         seeds: run once with each of these seeds, e.g. --seeds 0 1 2
         resume: go on with this level's unfinished run
+        audit: look for the classic training bugs before the run
         fast: fold and run the frozen stages once where that is exact; false: the plain way
         reports: folder for the reports (default: beside the run, in runs/<title>/reports)
     """
@@ -152,6 +157,7 @@ class LevelConfig:
     seed: int = 0
     seeds: list[int] | None = None
     resume: bool = False
+    audit: bool = True
     fast: bool = True
     reports: str | None = None
 

@@ -47,6 +47,12 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def subset(self, positions: Tensor) -> "ImageSet":
+        """The pictures at these positions (int64) of this set, as a set over the same array."""
+        names = self.names and [self.names[position] for position in positions]
+        rows, labels = self.rows[positions], self.labels[positions]
+        return ImageSet(self.source, rows, labels, self.classes, names)
+
     @property
     def images(self) -> Tensor:
         """The pictures, gathered into memory: uint8 (N, 3, H, W)."""
@@ -99,6 +105,16 @@ class _Pictures:
     fingerprint: str
     names: Sequence[str] | None = None
     skipped: int = 0
+
+
+def in_turn(labels: Tensor) -> Tensor:
+    """Positions (N,) of labels (N,) such that the classes take turns, each in its own order."""
+    seen: dict[int, int] = {}
+    turns = []
+    for label in labels.tolist():
+        turns.append(seen.get(label, 0))
+        seen[label] = turns[-1] + 1
+    return torch.tensor(turns).argsort(stable=True)
 
 
 def load_splits(config: DataConfig, image_size: int) -> Splits:

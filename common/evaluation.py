@@ -1,6 +1,6 @@
 """Evaluation: logits of every picture, test-time augmentation, and what is counted from them."""
 
-import dataclasses
+import time
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +46,9 @@ class Results:
     test: Predictions
     test_single: Predictions  # without test-time augmentation
     tta: str
+    seconds: float  # all passes
+    test_seconds: float  # test, by all its views
+    single_seconds: float  # test, by a single pass
 
 
 def mirrored(images: Tensor) -> Tensor:
@@ -96,11 +99,17 @@ def evaluate(
         batches = Batches(images, network.weights, config.train.batch_size, runtime, view)
         return predict(network, FeatureBatches(batches, trunk, repeats=False), runtime)
 
+    started = time.perf_counter()
     train, val = run(clean_train(data.train)), run(data.val)
     tta = "shifts" if config.test.tta == "flip" and not data.mirror else config.test.tta
-    passes = [run(data.test, view) for view in views(tta)]
+    passes, ends = [], [time.perf_counter()]
+    for view in views(tta):
+        passes.append(run(data.test, view))
+        ends.append(time.perf_counter())
     mean = torch.stack([p.logits for p in passes]).mean(0)
-    return Results(train, val, Predictions(mean, passes[0].labels), passes[0], tta)
+    test = Predictions(mean, passes[0].labels)
+    seconds = ends[-1] - started, ends[-1] - ends[0], ends[1] - ends[0]
+    return Results(train, val, test, passes[0], tta, *seconds)
 
 
 def clean_train(train: ImageSet) -> ImageSet:
@@ -108,7 +117,4 @@ def clean_train(train: ImageSet) -> ImageSet:
     if len(train) <= CLEAN_TRAIN:
         return train
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    chosen = order[:CLEAN_TRAIN].sort().values
-    return dataclasses.replace(
-        train, rows=train.rows[chosen], labels=train.labels[chosen], names=None
-    )
+    return train.subset(order[:CLEAN_TRAIN].sort().values)

@@ -3,17 +3,31 @@
 import dataclasses
 import logging
 import re
-import time
+import shlex
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from common import backbones, checkpoint, report, runtime
-from common.config import PROJECT, LevelConfig, UserError
-from common.data import Splits, load_splits
-from common.evaluation import Predictions, Results
+import common.config
+from common import (
+    augment,
+    backbones,
+    checkpoint,
+    ladder,
+    report,
+    runtime,
+    schedules,
+    statistics,
+)
+from common.checks import audit
+from common.config import LevelConfig, UserError
+from common.data import ImageSet, Splits, in_turn, load_splits
+from common.evaluation import Results
 from common.network import StagedNetwork
+from common.subject import Subject
 
 log = logging.getLogger("rungs")
 
@@ -31,13 +45,16 @@ class Experiment:
     """
 
     def __init__(self, script: str | Path, config: LevelConfig):
-        self.started = time.perf_counter()
         self.level, self.config = Path(script).resolve().parent.name, config
+        augment.build(config.augment, mirror=True)  # an unknown name is said before the work
+        schedules.build(config.train.schedule, steps=1)
         self.runtime = runtime.start(config.train)
         self.data: Splits = load_splits(config.data, backbones.image_size(config.network))
         self.name = run_name(self.level, config.stem, config.seed)
-        self.folder = PROJECT / "runs" / slug(self.data.title) / self.name
+        self.folder = common.config.PROJECT / "runs" / slug(self.data.title) / self.name
         self.reports = reports_folder(config, self.data.title)
+        _check_writable(self.folder, "runs belong in the project's folder: make it writable")
+        _check_writable(self.reports, "make it writable, or choose another with --reports")
         self._log_to_file()
         self._say_what_it_uses()
 
@@ -47,6 +64,8 @@ class Experiment:
         network = build_network(self.config, len(self.data.classes))
         if self.config.network.start_from:
             self._start_from(network, self.config.network.start_from)
+        if self.config.audit:
+            audit(Subject(self.config, build_network, self.data, self.runtime))
         self.frozen_before = network.frozen_hash()
         return network.to(self.runtime.device, memory_format=torch.channels_last)
 
@@ -76,13 +95,12 @@ class Experiment:
             "tta": results.tta,
             "frozen": frozen,
             "below": None,
-            "seconds": round(time.perf_counter() - self.started, 1),
+            "detail": _detail(results),
+            "seconds": round(sum(e["seconds"] for e in history) + results.seconds, 1),
             **runtime.provenance(self.runtime),
             "settings": self.config.settings(),
         }
-        return self._write(metrics, history, results.test)
-
-    def _write(self, metrics: dict, history: list[dict], test: Predictions) -> dict:
+        test = results.test
         labels, predictions = test.labels.numpy(), test.classes.numpy()
         metrics["below"] = report.gain_over_below(
             *(self.reports, self.level, self.config.stem, self.config.seed),
@@ -90,9 +108,11 @@ class Experiment:
         )
         folder = self.reports / self.name
         report.write_report(
-            folder, metrics, history, labels, test.logits.numpy(), self.data.classes
+            *(folder, metrics, history, labels, test.logits.numpy()),
+            *(results.test_single.classes.numpy(), self.data.classes),
+            _first_pictures(self.data.train),
         )
-        report.write_ladder(self.reports)
+        ladder.write_ladder(self.reports)
         log.info("test accuracy %.2f %%; report: %s", 100 * metrics["test"]["accuracy"], folder)
         return metrics
 
@@ -112,10 +132,11 @@ class Experiment:
             if content.get(fact) != own:
                 raise UserError(f"{path}: made with other {what} than this run's; {how}")
         checkpoint.load_network(network, content, path)
-        log.info("starts from %s, epoch %d", path.relative_to(PROJECT), content["epoch"])
+        log.info(
+            "starts from %s, epoch %d", path.relative_to(common.config.PROJECT), content["epoch"]
+        )
 
     def _log_to_file(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         for handler in [h for h in log.handlers if isinstance(h, logging.FileHandler)]:
             log.removeHandler(handler)
             handler.close()
@@ -143,12 +164,40 @@ def reports_folder(config: LevelConfig, title: str) -> Path:
     """Where reports on this data go: `config.reports`, else beside its runs."""
     if config.reports:
         return Path(config.reports).expanduser()
-    return PROJECT / "runs" / slug(title) / "reports"
+    return common.config.PROJECT / "runs" / slug(title) / "reports"
 
 
 def slug(title: str) -> str:
     """A title as a folder name: lower case, hyphens for all that is no letter or digit."""
     return re.sub(r"[^\w]+", "-", title.lower()).strip("-_") or "data"
+
+
+def _check_writable(folder: Path, hint: str) -> None:
+    """Make a folder, and fail before hours of training if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write here ({error.strerror}); {hint}") from error
+
+
+def _detail(results: Results) -> dict:
+    """More of the test score than its accuracy; the temperature is fitted on val."""
+    val, test = results.val, results.test
+    temperature = statistics.fit_temperature(val.logits.numpy(), val.labels.numpy())
+    detail = statistics.describe(test.logits.numpy(), test.labels.numpy(), temperature)
+    interval = statistics.wilson_interval(
+        int((test.classes == test.labels).sum()), len(test.labels)
+    )
+    seconds = {"test": results.test_seconds, "test_single": results.single_seconds}
+    return {"interval": list(interval), **detail, "seconds": seconds}
+
+
+def _first_pictures(images: ImageSet, count: int = 24) -> tuple[np.ndarray, np.ndarray]:
+    """The first pictures of each class in turn: uint8 (n, 3, H, W) and labels (n,)."""
+    turns = in_turn(images.labels)[:count]
+    some = images.subset(turns)
+    return some.images.numpy(), some.labels.numpy()
 
 
 def _describe_data(data: Splits) -> dict:
@@ -165,5 +214,8 @@ def _command_for(level: str, config: LevelConfig) -> str:
             value = getattr(getattr(config, group), f.name)
             shared = f.name not in ("trainable", "start_from")
             if shared and value != getattr(getattr(default, group), f.name):
-                parts.append(f"--{group}.{f.name} {value}")
+                text = str(value).lower() if isinstance(value, bool) else shlex.quote(str(value))
+                parts.append(f"--{group}.{f.name} {text}")
+    if config.reports:
+        parts.append(f"--reports {shlex.quote(config.reports)}")
     return " ".join([*parts, *([f"--seed {config.seed}"] if config.seed else [])])

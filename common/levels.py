@@ -9,15 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import common.config
 from common import backbones, data
-from common.config import PROJECT, LevelConfig, NoNetwork, UserError, nearest
+from common.config import LevelConfig, NoNetwork, UserError, nearest
 from common.options import load_config
 
 log = logging.getLogger("rungs")
 
 
-def find_levels(project: Path = PROJECT) -> list[Path]:
+def find_levels(project: Path | None = None) -> list[Path]:
     """The level directories, lowest first: `level<N>_<name>` with a run.py and a config.yaml."""
+    project = project or common.config.PROJECT
     found = {}
     for path in project.iterdir():
         number = re.fullmatch(r"level(\d+)_\w+", path.name)
@@ -26,7 +28,7 @@ def find_levels(project: Path = PROJECT) -> list[Path]:
     return [found[key] for key in sorted(found)]
 
 
-def find_level(name: str, project: Path = PROJECT) -> Path:
+def find_level(name: str, project: Path | None = None) -> Path:
     """A level's directory by its path, its name, or its number ("3").
 
     Raises:
@@ -38,7 +40,9 @@ def find_level(name: str, project: Path = PROJECT) -> Path:
         if wanted == level.name or re.match(rf"level{re.escape(wanted)}_", level.name):
             return level
     names = [level.name for level in levels]
-    raise UserError(f"no level '{name}' in {project}{nearest(wanted, names)}")
+    raise UserError(
+        f"no level '{name}' in {project or common.config.PROJECT}{nearest(wanted, names)}"
+    )
 
 
 def load_module(level: Path) -> ModuleType:
@@ -60,9 +64,10 @@ def run_seeds(main: Callable[[LevelConfig], dict], config: LevelConfig) -> list[
         metrics = [main(config.with_seed(seed)) for seed in seeds]
     except NoNetwork as error:
         places = [data.archive_place(config.data), backbones.weights_place(config.network)]
-        files = " and ".join(str(place) for place in places if place)
-        hint = f"without a network run with --offline, or put the files at {files}"
-        raise UserError(f"{error}; {hint}") from error
+        missing = " and ".join(str(p) for p in places if p and not p.is_file())
+        hint = "; without a network run with --offline"
+        hint += f", or put the missing files in place: {missing}" if missing else ""
+        raise UserError(f"{error}{hint}") from error
     if len(seeds) > 1:
         figures = [100 * m["test"]["accuracy"] for m in metrics]
         mean, deviation = statistics.mean(figures), statistics.stdev(figures)
@@ -93,7 +98,7 @@ def command(action: Callable[[], object]) -> None:
         action()
     except UserError as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.status)
     except KeyboardInterrupt:
         print("\nstopped; the same command with --resume goes on", file=sys.stderr)
         sys.exit(130)

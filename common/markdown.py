@@ -20,6 +20,11 @@ def escape(text: object) -> str:
     return re.sub(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
 
 
+def probability(p: float) -> str:
+    """A p-value: three decimals, or "< 0.001"; four near 0.05, so that it is seen on which side."""
+    return "< 0.001" if p < 0.001 else f"{p:.4f}" if 0.0495 <= p < 0.0505 else f"{p:.3f}"
+
+
 def percent(fraction: float) -> str:
     """0.831 as "83.1 %"."""
     return f"{100 * fraction:.1f} %"

@@ -54,10 +54,10 @@ class StagedNetwork(nn.Module):
         backbone: the stages, with their weights.
         head: takes one (B, C) tensor a tap, in the order of `taps`; gives logits (B, classes).
         trainable: the names that train; "head" is the head's.
-        taps: the stages the head reads; by default the last.
+        taps: the stages the head reads.
 
     Raises:
-        UserError: a name in `trainable` that is no stage.
+        UserError: a name in `trainable` or `taps` that is no stage.
     """
 
     def __init__(
@@ -65,12 +65,15 @@ class StagedNetwork(nn.Module):
         backbone: Backbone,
         head: nn.Module,
         trainable: list[str],
-        taps: tuple[str, ...] | None = None,
+        taps: list[str],
     ):
         super().__init__()
         self.stages = nn.ModuleDict(backbone.stages)
         self.head = head
-        self.taps = taps or (next(reversed(backbone.stages)),)
+        self.taps = tuple(taps)
+        for tap in taps:
+            if tap not in self.stages:
+                raise UserError(f"network.taps: no stage '{tap}'{nearest(tap, self.stages)}")
         self.weights = backbone.weights
         self.set_trainable(trainable)
 
@@ -147,8 +150,13 @@ def pooled(x: Tensor) -> Tensor:
     return x.mean((2, 3)) if x.ndim == 4 else x
 
 
-class Classifier(nn.Sequential):
-    """One linear layer on the last stage's pooled output: (B, channels) -> (B, classes)."""
+class Classifier(nn.Module):
+    """One linear layer on the pooled output of the last stage, or of several taps side by side."""
 
-    def __init__(self, channels: int, classes: int):
-        super().__init__(nn.Linear(channels, classes))
+    def __init__(self, channels: list[int], classes: int):
+        super().__init__()
+        self.classify = nn.Linear(sum(channels), classes)
+
+    def forward(self, *pooled: Tensor) -> Tensor:
+        """One (B, channels) a tap -> logits (B, classes)."""
+        return self.classify(torch.cat(pooled, dim=1))

@@ -4,6 +4,7 @@ A key nobody knows is an error that names the key, where it stands and the neare
 a value of the wrong type or out of range.
 """
 
+import argparse
 import dataclasses
 import re
 import types
@@ -14,7 +15,7 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 
-from common.config import LevelConfig, UserError, nearest
+from common.config import LevelConfig, Step, UserError, nearest
 
 OFFLINE = ["--data.name", "digits", "--network.weights", "tiny-imagenet"]
 
@@ -39,7 +40,7 @@ def load_config(file: Path, arguments: list[str] = (), prog: str | None = None) 
         **{f.name: config[f.name] for f in dataclasses.fields(LevelConfig) if f.init}
     )
     config.file = file.resolve()
-    _check_values(config)
+    _check_values(config, arguments)
     return config
 
 
@@ -56,6 +57,7 @@ def _parser(prog: str | None, default_file: Path | None) -> ArgumentParser:
     parser.add_argument(
         "--offline",
         action="store_true",
+        default=argparse.SUPPRESS,  # no key of a config: --print_config must not print it
         help="short for " + " ".join(OFFLINE) + ": needs no network",
     )
     parser.add_class_arguments(LevelConfig)
@@ -64,7 +66,7 @@ def _parser(prog: str | None, default_file: Path | None) -> ArgumentParser:
 
 def _expand(arguments: list[str]) -> list[str]:
     """Spell out `--offline`, and `--seeds 0 1 2` or `--network.trainable layer4 head` as lists."""
-    lists = {"--seeds", "--network.trainable"}
+    lists = {"--seeds", "--network.trainable", "--network.taps", "--augment"}
     expanded, rest = [], list(arguments)
     while rest:
         argument = rest.pop(0)
@@ -103,29 +105,36 @@ def _known_keys(cls: type = LevelConfig, prefix: str = "") -> dict[str, type]:
 
 def _check_keys(file: Path, arguments: list[str]) -> None:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{file}: cannot read this config ({error.strerror})") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{file}: a config is a mapping of keys to values")
+        raise UserError(f"{file}: a config is a mapping of keys to values, not {_shown(content)}")
     known = _known_keys()
-    for key in _flatten(content, known):
+    for key, value in _flatten(content, known):
         if key not in known:
             raise UserError(f"{file}: unknown key '{key}'{nearest(key, known)}")
+        group = dataclasses.is_dataclass(known[key])
+        if (group and not isinstance(value, dict)) or (value is None and not _optional(known[key])):
+            kind = "a mapping of keys to values" if group else _type_name(known[key])
+            raise UserError(f"{file}: {key}: expected {kind}, got {_shown(value)}")
     extra = {"config", "help", "print_config", "offline"}
     for argument in arguments:
         key = argument.removeprefix("--").split("=", 1)[0].removesuffix("+")
         fine = key in known or key in extra or key.endswith(".help")
         if argument.startswith("--") and not fine:
-            raise UserError(f"command line: unknown option '--{key}'{nearest(key, known)}")
+            hint = nearest(key, [*known, "config", "print_config", "offline"])
+            raise UserError(f"command line: unknown option '--{key}'{hint}")
 
 
-def _flatten(content: dict, known: dict[str, type], prefix: str = "") -> typing.Iterator[str]:
+def _flatten(
+    content: dict, known: dict[str, type], prefix: str = ""
+) -> typing.Iterator[tuple[str, Any]]:
     for name, value in content.items():
         key = f"{prefix}{name}"
-        yield key
+        yield key, value
         if isinstance(value, dict) and dataclasses.is_dataclass(known.get(key)):
             yield from _flatten(value, known, key + ".")
 
@@ -133,35 +142,61 @@ def _flatten(content: dict, known: dict[str, type], prefix: str = "") -> typing.
 def _plain(error: Exception, file: Path, arguments: list[str]) -> UserError:
     """One line from jsonargparse's several."""
     text = " ".join(str(error).split())
-    key = re.search(r'(?:Parser key|option|argument) "?\'?([\w.]+)', text)
+    key = re.search(r'(?:Parser key|option|argument) "?\'?-*([\w.]+)', text)
     name = key.group(1) if key else ""
-    where = (
-        "command line" if any(a.startswith(f"--{name}") for a in arguments) and name else str(file)
-    )
+    typed = text.startswith(("argument", "unrecognized"))  # argparse's own: never from a file
+    where = "command line" if typed else _where(name, file, arguments)
     known = _known_keys().get(name)
-    value = re.search(r"Got value: (.*?)(?: \||$)", text)
+    value = re.search(r"(?:Got|Given) value: (.*?)(?: \||$| - Expected)", text)
     if known is not None and value:
         return UserError(f"{where}: {name}: expected {_type_name(known)}, got '{value.group(1)}'")
     return UserError(f"{where}: {text}")
 
 
+def _where(name: str, file: Path, arguments: list[str]) -> str:
+    """Where an option's value comes from, as far as the command line tells."""
+    options = {"--" + name, "--" + name.split(".")[0], f"--{name}+"}
+    typed = name and any(a.split("=", 1)[0] in options for a in arguments)
+    return "command line" if typed else str(file)
+
+
 def _type_name(kind: Any) -> str:
+    if kind == Step:
+        return "a name, or a name with its parameters"
     if typing.get_origin(kind) is Literal:
         return "one of " + ", ".join(typing.get_args(kind))
     if isinstance(kind, types.UnionType):
         parts = ["nothing" if a is type(None) else _type_name(a) for a in typing.get_args(kind)]
         return " or ".join(parts)
+    if typing.get_origin(kind) is list:
+        return "a list, each item " + _type_name(typing.get_args(kind)[0])
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    return names.get(kind, str(kind).replace("typing.", ""))
+    return names.get(kind, getattr(kind, "__name__", str(kind)))
 
 
-def _check_values(config: LevelConfig) -> None:
+def _optional(kind: Any) -> bool:
+    return type(None) in typing.get_args(kind)
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else f"'{value}'"
+
+
+def _at_least(least: int, value: int | None) -> bool:
+    return value is None or value >= least
+
+
+def _check_values(config: LevelConfig, arguments: list[str]) -> None:
     data, network, train = config.data, config.network, config.train
     rules = {
         "data.val_fraction": (data.val_fraction, 0 < data.val_fraction < 1, "between 0 and 1"),
-        "data.stored_size": (data.stored_size, (data.stored_size or 1) >= 1, "at least 1"),
-        "data.limit": (data.limit, data.limit is None or data.limit >= 1, "at least 1"),
-        "network.image_size": (network.image_size, (network.image_size or 32) >= 32, "at least 32"),
+        "data.stored_size": (data.stored_size, _at_least(1, data.stored_size), "at least 1"),
+        "data.limit": (data.limit, _at_least(1, data.limit), "at least 1"),
+        "network.image_size": (
+            network.image_size,
+            _at_least(32, network.image_size),
+            "at least 32",
+        ),
         "network.trainable": (network.trainable, bool(network.trainable), "at least one stage"),
         "train.epochs": (train.epochs, train.epochs >= 1, "at least 1"),
         "train.batch_size": (train.batch_size, train.batch_size >= 1, "at least 1"),
@@ -179,19 +214,18 @@ def _check_values(config: LevelConfig) -> None:
         ),
         "train.early_stopping": (
             train.early_stopping,
-            (train.early_stopping or 1) >= 1,
+            _at_least(1, train.early_stopping),
             "at least 1",
         ),
-        "train.threads": (train.threads, (train.threads or 1) >= 1, "at least 1"),
+        "train.threads": (train.threads, _at_least(1, train.threads), "at least 1"),
         "seed": (config.seed, 0 <= config.seed < 2**63, "at least 0"),
         "seeds": (
             config.seeds,
             config.seeds is None or min(config.seeds, default=-1) >= 0,
-            "at least 0",
+            "one or more numbers, each at least 0",
         ),
     }
     for key, (value, good, rule) in rules.items():
         if not good:
-            raise UserError(
-                f"{config.file}: {key} must be {rule}, not {value} (config or command line)"
-            )
+            where = _where(key, config.file, arguments)
+            raise UserError(f"{where}: {key} must be {rule}, not {value}")

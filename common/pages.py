@@ -1,4 +1,4 @@
-"""The texts people read: a run's report.md and the ladder's README.md, from figures alone.
+"""The text of a run's report.md, from figures alone.
 
 Every figure comes from the run's metrics, history or predictions; nothing is measured here.
 """
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import yaml
 from markupsafe import Markup
-from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
-from common.markdown import code, duration, listing, percent, table, templates
+from common.markdown import code, duration, listing, percent, probability, table, templates
 from common.plots import points
+from common.statistics import BINS, wilson_interval
 
 LISTED_CLASSES = 20  # a report lists every class up to here, else the ten that fare worst
 
@@ -28,11 +28,21 @@ Of {{ m.epochs }} epochs, epoch {{ m.best_epoch }} had the highest val accuracy 
 
 ![Of each true class, what it was taken for](confusion_matrix.png)
 
+![Training pictures with their classes](contact_sheet.png)
+
+Training pictures with their classes, as they come from the data: do they belong together?
+
 ## Results
 
 {{ results }}
 
+{% if m.tta == "none" %}
+`test` is a single pass, so `test_single` is the same: there is no test-time augmentation.
+{% else %}
 `test_single` is a single pass; `test` uses test-time augmentation: {{ m.tta }}.
+{% endif %}
+
+{{ detail }}
 
 {{ epochs }}
 
@@ -55,7 +65,7 @@ The rest is unchanged: SHA-256 {{ m.frozen.before }} before and after.
 ## What the number does not say
 
 - It is one run: seed {{ m.seed }}, one split. The interval covers the draw of the test pictures,
-  not what another seed or split would change{{ "; nor has the gain an interval here" if m.below }}.
+  not what another seed or split would change.
 - Val chose the epoch, so the accuracy on val flatters. Test chose nothing.
 {% if m.tta != "none" %}
 - Test-time augmentation changed it by {{ tta_points }} points, for more than one pass a picture.
@@ -77,39 +87,6 @@ The rest is unchanged: SHA-256 {{ m.frozen.before }} before and after.
 
 </details>
 """
-
-LADDER = """\
-# The ladder on {{ given.data }}
-
-![Test accuracy of each level with its 95 % interval](ladder.png)
-
-{% for title, rows in tables if rows %}
-{% if title %}
-## {{ title }}
-
-{% endif %}
-{{ table(header, rows) }}
-
-{% endfor %}
-A row is one run, that of the lowest seed. The interval is Wilson's; a gain is the difference to the
-level it names, on the same test pictures.
-
-## On what
-
-{{ table(["what", "value"], given.items()) }}
-
-## How to run it again
-
-{{ code(commands) }}
-
-{{ machines }}
-"""
-
-
-def interval(part: dict) -> tuple[float, float]:
-    """Wilson's 95 % interval of an accuracy, from `correct` and `total`; fractions."""
-    low, high = binomtest(part["correct"], part["total"]).proportion_ci(0.95, method="wilson")
-    return float(low), float(high)
 
 
 def facts(m: dict) -> dict[str, str]:
@@ -145,6 +122,7 @@ def report_page(
         m=m,
         sentence=_sentence(m),
         results=_results(m),
+        detail=_detail(m["detail"]),
         epochs=_epochs(history, m["best_epoch"]),
         trained=f"{m['trained_parameters']:,} of {m['parameters']:,}",
         recall_title="The ten classes that fare worst" if worst else "Class by class",
@@ -152,34 +130,59 @@ def report_page(
             ["class", "test pictures", "right", "most often taken for"],
             recall[:10] if worst else recall,
         ),
-        tta_points=points(m["test"]["accuracy"] - m["test_single"]["accuracy"]),
+        tta_points=points(
+            (m["test"]["correct"] - m["test_single"]["correct"]) / m["test"]["total"]
+        ),
         provenance=_provenance(m),
         settings=code(yaml.safe_dump(m["settings"], sort_keys=False, allow_unicode=True), "yaml"),
     )
 
 
 def _sentence(m: dict) -> str:
-    test, (low, high) = m["test"], interval(m["test"])
+    test = m["test"]
+    low, high = wilson_interval(test["correct"], test["total"])
     right = f"{percent(test['accuracy'])} of {test['total']:,} test pictures right"
     right += f" (95 % interval {100 * low:.1f} to {percent(high)})"
     if not m["below"]:
         return f"{right}; there is no level below to compare it with."
-    gain, level = m["below"]["gain"], m["below"]["level"]
-    if gain > 0:
-        return f"{right}, {points(gain)} points over {level}."
-    return f"{right}; no gain over {level}: " + (
-        f"{points(gain)} points." if gain else "just as many."
+    below = m["below"]
+    words = {"gain": "a gain", "loss": "a loss", "not shown": "a gain is not shown"}
+    gain, low, high = map(points, (below["gain"], *below["interval"]))
+    counts = f"{below['fixed']:,} pictures fixed and {below['broken']:,} broken"
+    p = f"p = {probability(below['p_value'])}".replace("= <", "<")
+    return (
+        f"{right}. Over {below['level']}: {gain} points (95 % interval {low} to {high}), {counts}, "
+        f"{p}: {words[below['verdict']]}."
     )
+
+
+def gain_text(gain: dict) -> str:
+    """A gain with its interval in percentage points: "+2.1 (+1.3 to +2.9)"."""
+    low, high = map(points, gain["interval"])
+    return f"{points(gain['gain'])} ({low} to {high})"
 
 
 def _results(m: dict) -> Markup:
     rows = []
     for name in ("train", "val", "test", "test_single"):
-        part, (low, high) = m[name], interval(m[name])
+        part = m[name]
+        low, high = wilson_interval(part["correct"], part["total"])
         seen = f"{part['correct']:,} of {part['total']:,}"
         ends = f"{100 * low:.1f} to {100 * high:.1f}"
         rows.append([name, percent(part["accuracy"]), ends, seen, f"{part['loss']:.4f}"])
     return table(["on", "accuracy", "95 % interval", "right", "loss"], rows)
+
+
+def _detail(d: dict) -> Markup:
+    """What else is said of the test score; the temperature comes from val."""
+    rows = [
+        ["macro F1", f"{d['macro_f1']:.4f}", ""],
+        *([["top-5 accuracy", percent(d["top5"]), ""]] if d["top5"] is not None else []),
+        ["negative log-likelihood", f"{d['nll']:.4f}", f"{d['nll_scaled']:.4f}"],
+        [f"expected calibration error ({BINS} bins)", f"{d['ece']:.4f}", f"{d['ece_scaled']:.4f}"],
+    ]
+    scaled = f"at temperature {d['temperature']:.2f}, fitted on val"
+    return table(["on test", "as it is", scaled], rows)
 
 
 def _epochs(history: list[dict], best_epoch: int) -> Markup:
@@ -223,27 +226,3 @@ def _provenance(m: dict) -> Markup:
         ["versions", listing(m["versions"])],
     ]
     return table(["what", "value"], rows)
-
-
-def ladder_page(
-    header: Sequence[str],
-    tables: dict[str, list[list]],
-    given: dict[str, str],
-    commands: Sequence[str],
-    machines: Sequence[str],
-) -> str:
-    """README.md of a folder of reports.
-
-    Args:
-        header: of both tables.
-        tables: title -> rows; the untitled one is the ladder itself.
-        given: what the reports share: data, weights ...
-        commands, machines: what ran, and on what.
-    """
-    return templates.from_string(LADDER).render(
-        header=header,
-        tables=list(tables.items()),
-        given=given,
-        commands="\n".join(commands),
-        machines="Machine: " + "; ".join(machines) + ".",
-    )

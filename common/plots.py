@@ -136,7 +136,8 @@ def ladder(rows: list[dict]) -> Figure:
     Args:
         rows: a dict a level, from the lowest: `level` (its name), `accuracy`, `low` and `high`
             (fractions; the interval's ends), `gain` (a fraction over the row before; None or
-            absent: not comparable, nothing is written).
+            absent: not comparable, nothing is written) and with it `verdict`: only what is a
+            "gain" or a "loss" is coloured as one.
     """
     figure = Figure(figsize=(max(4.6, 1.5 + 1.7 * len(rows)), 3.8), dpi=150, layout="constrained")
     axes = figure.subplots()
@@ -155,9 +156,9 @@ def ladder(rows: list[dict]) -> Figure:
             axes.text(
                 x[i] - 0.5,
                 (accuracy[i - 1] + accuracy[i]) / 2,
-                points(row["gain"]),
-                color=VERMILLION if row["gain"] < 0 else GREEN if row["gain"] > 0 else GREY,
-                fontweight="bold",
+                points(row["gain"]) + ("\nnot shown" if row["verdict"] == "not shown" else ""),
+                color={"gain": GREEN, "loss": VERMILLION}.get(row["verdict"], GREY),
+                fontweight="normal" if row["verdict"] == "not shown" else "bold",
                 ha="center",
                 va="center",
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},

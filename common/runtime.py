@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common.config import PROJECT, TrainConfig, UserError
+import common.config
+from common.config import TrainConfig, UserError
 
 log = logging.getLogger("rungs")
 
@@ -45,11 +46,9 @@ def start(config: TrainConfig) -> Runtime:
     Raises:
         UserError: a device that is not there, or a precision that the device cannot do.
     """
-    torch.set_num_threads(
-        config.threads or len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count()
-    )
+    allowed = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if allowed else os.cpu_count()
+    torch.set_num_threads(config.threads or cores)
     device = _device(config.device)
     return Runtime(device, _dtype(config.precision, device))
 
@@ -64,7 +63,7 @@ def _device(name: str) -> torch.device:
             name = "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(0, device=device).tolist()  # "meta" is made, but cannot be read
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"train.device: no device '{name}' here; try auto or cpu") from error
     return device
@@ -141,8 +140,8 @@ def provenance(runtime: Runtime) -> dict:
 def command() -> str:
     """The command line as typed, the home folder as ~ and the script relative to the project."""
     script = Path(sys.argv[0]).resolve()
-    if script.is_relative_to(PROJECT):
-        script = script.relative_to(PROJECT)
+    if script.is_relative_to(common.config.PROJECT):
+        script = script.relative_to(common.config.PROJECT)
     module = str(script.with_suffix("")).replace(os.sep, ".")
     start = f"python -m {module}" if script.parts[0] == "common" else f"python {script}"
     home = str(Path.home())
@@ -154,10 +153,8 @@ def _commit() -> str | None:
     """The checkout's commit, with "+changes" where tracked files differ; None outside git."""
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(PROJECT), *arguments], capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
+        line = ["git", "-C", str(common.config.PROJECT), *arguments]
+        return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ":!reports")

@@ -92,7 +92,8 @@ class Trainer:
         loss_sum, correct = torch.zeros(2, dtype=torch.float64, device=self.runtime.device)
         losses, seen, first = [], 0, (epoch - 1) * len(self.train)
         self.network.train()
-        bar = tqdm(self.train.epoch(epoch), f"epoch {epoch}", len(self.train), False, disable=None)
+        quiet = None if log.isEnabledFor(logging.INFO) else True  # None: quiet if no terminal
+        bar = tqdm(self.train.epoch(epoch), f"epoch {epoch}", len(self.train), False, disable=quiet)
         for step, (features, targets) in enumerate(bar):
             loss, logits = self.step(first + step, features, targets)
             losses.append(loss)
@@ -154,12 +155,15 @@ class Trainer:
             log.info("nothing to resume at %s: starting anew", path)
             return []
         content = checkpoint.load(path)
-        for fact in ("fingerprint", "split", "weights"):
-            if content[fact] != self.state()[fact]:
-                raise UserError(f"{path}: its {fact} differs; run without --resume to start anew")
-        differing = _differences(content["settings"], self.config.settings())
+        own = self.state()
+        differing = _differences(content["settings"], own["settings"])
+        for fact, what in (("fingerprint", "pictures"), ("split", "split"), ("weights", "weights")):
+            differing += [what] if content[fact] != own[fact] and not differing else []
         if differing:
-            raise UserError(f"{path}: made with another {', '.join(differing)}; change it back")
+            raise UserError(
+                f"{path}: made with other {', '.join(differing)}; change back what differs, "
+                "or run without --resume to start anew"
+            )
         checkpoint.load_network(self.network, content, path)
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])

@@ -21,8 +21,9 @@ from common.training import fit
 def build_network(config: LevelConfig, classes: int) -> StagedNetwork:
     """The pretrained stages, and a linear classifier on the last one's pooled output."""
     backbone = backbones.build(config.network)
-    head = Classifier(backbone.channels["layer4"], classes)
-    return StagedNetwork(backbone, head, trainable=config.network.trainable)
+    taps = config.network.taps or ["layer4"]
+    head = Classifier([backbone.channels[tap] for tap in taps], classes)
+    return StagedNetwork(backbone, head, config.network.trainable, taps)
 
 
 def main(config: LevelConfig) -> dict:

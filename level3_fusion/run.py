@@ -22,9 +22,9 @@ from level3_fusion.fusion_head import FusionHead
 def build_network(config: LevelConfig, classes: int) -> StagedNetwork:
     """The pretrained stages, and a head on the pooled outputs of layer3 and layer4."""
     backbone = backbones.build(config.network)
-    taps = ("layer3", "layer4")
-    head = FusionHead([backbone.channels[name] for name in taps], classes)
-    return StagedNetwork(backbone, head, trainable=config.network.trainable, taps=taps)
+    taps = config.network.taps or ["layer3", "layer4"]
+    head = FusionHead([backbone.channels[tap] for tap in taps], classes)
+    return StagedNetwork(backbone, head, config.network.trainable, taps)
 
 
 def main(config: LevelConfig) -> dict:

@@ -12,11 +12,11 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from makers import make_cifar_archive, make_picture_folder, patched_checksums, write_sitecustomize
 
 import common.config
 from common.config import DataConfig, NoNetwork, UserError
 from common.data import archive_place, load_splits
+from makers import make_cifar_archive, make_picture_folder, patched_checksums, write_sitecustomize
 
 PROJECT = common.config.PROJECT
 

@@ -8,7 +8,6 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from makers import make_picture_folder
 from PIL import Image
 
 import common.config
@@ -16,6 +15,7 @@ import common.folders
 import common.pictures
 from common.config import DataConfig, UserError
 from common.data import load_splits
+from makers import make_picture_folder
 
 REAL = os.environ.get("RUNGS_PICTURES")
 RED = (255, 0, 0)

@@ -1,0 +1,39 @@
+"""Audit a level: one line a check with what was expected and what was seen.
+
+python -m common.audit                     # every level
+python -m common.audit 3 --offline         # one level; options are those of its run.py
+"""
+
+import sys
+
+from common import backbones, levels, runtime
+from common.checks import AuditFailed, find_bugs
+from common.data import load_splits
+from common.options import load_config
+from common.subject import Subject
+
+
+def main() -> None:
+    """Audit the named level, or all; status 1 where a check fails."""
+    arguments = sys.argv[1:]
+    if arguments and not arguments[0].startswith("-"):
+        found = [levels.find_level(arguments.pop(0))]
+    else:
+        found = levels.find_levels()
+    failed = 0
+    for level in found:
+        config = load_config(level / "config.yaml", arguments, prog="python -m common.audit LEVEL")
+        data = load_splits(config.data, backbones.image_size(config.network))
+        build_network = levels.load_module(level).build_network
+        subject = Subject(config, build_network, data, runtime.start(config.train))
+        findings = find_bugs(subject)
+        print(f"\n{level.name} on {data.title}")
+        for finding in findings:
+            print(finding.line())
+        failed += sum(not finding.passed for finding in findings)
+    if failed:
+        raise AuditFailed(f"{failed} checks failed")
+
+
+if __name__ == "__main__":
+    levels.command(main)

@@ -1,0 +1,121 @@
+"""The audit's checks on what reaches the network."""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from common.subject import (
+    IMAGENET_DEVIATION,
+    IMAGENET_MEAN,
+    SIZE,
+    Subject,
+    check,
+    largest_gap,
+)
+
+
+@check(
+    "pixels normalised",
+    "pixels left at 0..255, or not scaled by the mean and deviation of the weights' own pictures",
+)
+def pixels_normalised(subject: Subject) -> tuple[bool, str, str]:
+    trainer = subject.trainer()
+    weights = trainer.network.weights
+    images = torch.cat([images for images, _ in trainer.val.batches.epoch()])
+    gap = largest_gap(images, subject.pictures(subject.data.val))
+    right = weights.mean == IMAGENET_MEAN and weights.deviation == IMAGENET_DEVIATION
+    expected = f"RGB in [0, 1] less {IMAGENET_MEAN}, by {IMAGENET_DEVIATION}, {SIZE} px"
+    seen = f"{weights.mean}, {weights.deviation}; values {images.min():.1f} to {images.max():.1f}"
+    return right and gap < 1e-3, expected, f"{seen}, {gap:.0e} off torchvision's"
+
+
+@check(
+    "pictures and labels belong together",
+    "labels shifted, sorted or shuffled apart from their pictures",
+)
+def labels_belong(subject: Subject) -> tuple[bool, str, str]:
+    wrong = total = 0
+    trainer = subject.trainer()
+    for stream, part in ((trainer.train, subject.data.train), (trainer.val, subject.data.val)):
+        pictures, order = subject.pictures(part), torch.cat(stream.batches.order(0))
+        stream.batches.transform = None  # as they lie; augmentation has a check of its own
+        for images, labels in stream.batches.epoch(0):
+            own, order = order[: len(labels)], order[len(labels) :]
+            same = (images - pictures[own]).abs().amax((1, 2, 3)) < 1e-2
+            right = same & (labels == part.labels.to(labels.device)[own])
+            wrong, total = wrong + int((~right).sum()), total + len(labels)
+    for part in (subject.whole.train, subject.whole.val, subject.whole.test):
+        for name, label in zip(part.names or [], part.labels.tolist(), strict=False):
+            wrong += name.split("/")[1] != part.classes[label]
+    return wrong == 0, "each picture with its own label", f"{wrong} of {total} checked without"
+
+
+@check("splits disjoint", "val or test pictures that are in train too: a copy, or a wrong split")
+def splits_disjoint(subject: Subject) -> tuple[bool, str, str]:
+    data = subject.whole
+    rows = [set(part.rows.tolist()) for part in (data.train, data.val, data.test)]
+    shared = len(rows[0] & rows[1]) + len(rows[0] & rows[2]) + len(rows[1] & rows[2])
+    train = _hashes(data.train.images)
+    copies = [h in train for part in (data.val, data.test) for h in _hashes(part.images, list)]
+    share = sum(copies) / len(copies)
+    expected = "no picture in two splits, and copies of train's below 1 % of val and test"
+    return shared == 0 and share < 0.01, expected, f"{shared} shared, {share:.2%} copies"
+
+
+def _hashes(images: Tensor, kind: type = set) -> set | list:
+    return kind(hashlib.md5(image.tobytes()).digest() for image in images.numpy())
+
+
+@check("each split where it belongs", "evaluation on the training set, or training on val or test")
+def splits_used(subject: Subject) -> tuple[bool, str, str]:
+    trainer, wrong = subject.trainer(), []
+    for name, stream in (("train", trainer.train), ("val", trainer.val)):
+        stream.batches.transform = None
+        images = torch.cat([images for images, _ in stream.batches.epoch(0)])
+        own = subject.pictures(getattr(subject.data, name))
+        same = len(images) == len(own) and largest_gap(_sorted(images), _sorted(own)) < 1e-2
+        if not same:
+            wrong.append(name)
+    seen = f"other pictures in {', '.join(wrong)}" if wrong else "the same pictures"
+    return not wrong, "train's pictures to train on, val's to choose with", seen
+
+
+def _sorted(images: Tensor) -> Tensor:
+    return images.double().mean((1, 2, 3)).sort().values
+
+
+@check("train is shuffled", "a loader without shuffle, or one order drawn once for all epochs")
+def train_shuffled(subject: Subject) -> tuple[bool, str, str]:
+    stream = subject.trainer().train.batches
+    stream.transform = None
+    images = [torch.cat([i for i, _ in stream.epoch(epoch)]) for epoch in (0, 1)]
+    own = subject.pictures(subject.data.train)
+    kept = [float(((i - own).abs().amax((1, 2, 3)) < 1e-2).float().mean()) for i in images]
+    same = float(((images[0] - images[1]).abs().amax((1, 2, 3)) < 1e-2).float().mean())
+    complete = all(largest_gap(_sorted(i), _sorted(own)) < 1e-3 for i in images)
+    seen = f"{kept[0]:.0%} and {kept[1]:.0%} in their stored place, {same:.0%} in the same place"
+    seen += "" if complete else ", not each picture once"
+    good = complete and max(*kept, same) < 0.5
+    return good, "each picture once an epoch, in another order each epoch", seen
+
+
+@check(
+    "augmentation on train only",
+    "one draw for a whole batch, augmentation never called, or val given train's transform",
+)
+def augmentation_on_train(subject: Subject) -> tuple[bool, str, str]:
+    trainer, train, val = subject.trainer(), subject.data.train, subject.data.val
+    moves = subject.config.augment and (subject.data.mirror or len(subject.config.augment) > 1)
+    positions = torch.zeros(32, dtype=torch.int64)  # one picture, 32 times
+    images, _ = trainer.train.batches.batch(positions)
+    different = len({image.tobytes() for image in images.float().cpu().numpy()})
+    evaluated = torch.cat([images for images, _ in trainer.val.batches.epoch()])
+    gap = largest_gap(evaluated, subject.pictures(val))
+    kept = trainer.train.repeats and bool(subject.config.augment)
+    expected = f"{'several' if moves else 'one'} of 32 different, val as it is"
+    seen = f"{different} of 32 different, val {gap:.0e} off" + (
+        ", kept over epochs" if kept else ""
+    )
+    plain = moves or largest_gap(images[:1], subject.prepare(train.images[:1])) < 1e-3
+    return (different > 1) == bool(moves) and plain and gap < 1e-3 and not kept, expected, seen

@@ -1,0 +1,121 @@
+"""The audit's checks on evaluation: exact, independent of batches, honest counting, true TTA."""
+
+import torch
+from torch import Tensor
+
+from common.batches import Batches
+from common.data import ImageSet
+from common.evaluation import Predictions, evaluate, predict
+from common.network import StagedNetwork
+from common.subject import BATCH, Subject, check, largest_gap
+from common.trunk import FeatureBatches, Trunk
+
+
+def _predict(
+    subject: Subject, network: StagedNetwork, part: ImageSet, batch_size: int = BATCH
+) -> Predictions:
+    batches = Batches(part, network.weights, batch_size, subject.runtime)
+    trunk = Trunk(network, subject.runtime, subject.config.fast)
+    return predict(network, FeatureBatches(batches, trunk, repeats=False), subject.runtime)
+
+
+@check("two evaluations agree", "dropout or batch norm left in train mode while evaluating")
+def evaluations_agree(subject: Subject) -> tuple[bool, str, str]:
+    network = subject.network().train()
+    first, second = (_predict(subject, network, subject.data.val) for _ in range(2))
+    gap = largest_gap(first.logits, second.logits)
+    return gap == 0, "equal logits", f"{gap:.1e} apart"
+
+
+@check("no dependence on batch size or order", "batch statistics used in evaluation")
+def batch_independent(subject: Subject) -> tuple[bool, str, str]:
+    network, part = subject.network().train(), subject.data.val
+    whole = _predict(subject, network, part)
+    backwards = torch.arange(len(part)).flip(0)
+    other = _predict(subject, network, part.subset(backwards), batch_size=5).logits.flip(0)
+    gap = largest_gap(other, whole.logits)
+    return gap < 1e-3, "the same logits, batches of 5, backwards", f"{gap:.1e} apart"
+
+
+@check("accuracy is total over total", "the mean of batch means, where the last batch is short")
+def total_over_total(subject: Subject) -> tuple[bool, str, str]:
+    trainer = subject.trainer(lr=1e-12, optimizer="sgd", weight_decay=0.0)
+    hits: list[Tensor] = []
+    losses: list[Tensor] = []
+    step = trainer.step
+
+    def spy(number: int, features: object, targets: Tensor) -> tuple[Tensor, Tensor]:
+        loss, logits = step(number, features, targets)
+        hits.append(logits.argmax(1) == targets)
+        losses.append(loss.double() * len(targets))
+        return loss, logits
+
+    trainer.step = spy
+    entry = trainer.epoch(1)
+    part = subject.data.val
+    with torch.no_grad():
+        logits = trainer.network.eval()(subject.pictures(part)).cpu()
+    logs = logits.double().log_softmax(1)
+    own = {
+        "train_accuracy": float(torch.cat(hits).double().mean()),
+        "train_loss": float(sum(losses)) / len(torch.cat(hits)),
+        "val_accuracy": float((logits.argmax(1) == part.labels).double().mean()),
+        "val_loss": -float(logs[torch.arange(len(part)), part.labels].mean()),
+    }
+    off = [key for key, value in own.items() if abs(entry[key] - value) > 1e-3]
+    expected = ", ".join(f"{key} {value:.4f}" for key, value in own.items())
+    seen = ", ".join(f"{key} {entry[key]:.4f}" for key in off) or "the same"
+    return not off, expected, seen
+
+
+@check("a blind network learns nothing", "labels that leak into the input or the evaluation")
+def blind_is_blind(subject: Subject) -> tuple[bool, str, str]:
+    part = subject.data.val
+    grey = torch.full_like(part.images, 128)
+    blind = ImageSet(grey, torch.arange(len(part)), part.labels, part.classes)
+    score = _predict(subject, subject.network(), blind).score()
+    prior = int(part.labels.bincount().max()) / len(part)
+    expected = f"no more than the largest class's share, {prior:.0%}, of grey pictures right"
+    return score["accuracy"] <= prior + 1e-9, expected, f"{score['accuracy']:.0%}"
+
+
+@check("test is scored on test", "a report on other pictures, or in another order")
+def scored_on_test(subject: Subject) -> tuple[bool, str, str]:
+    network = subject.network()
+    results = evaluate(network, subject.data, subject.config, subject.runtime)
+    wrong = []
+    for name in ("train", "val", "test"):
+        part, own = getattr(subject.data, name), getattr(results, name)
+        own = results.test_single if name == "test" else own
+        with torch.no_grad():
+            logits = network.eval()(subject.pictures(part)).cpu()
+        same = len(own.labels) == len(part) and torch.equal(own.labels, part.labels)
+        if not same or largest_gap(own.logits, logits) > 1e-3:
+            wrong.append(name)
+    expected = "the logits of a plain pass over each split's own pictures"
+    return not wrong, expected, f"others for {', '.join(wrong)}" if wrong else "the same"
+
+
+@check("test-time augmentation", "flipped upside down, or the passes not averaged")
+def tta_averages(subject: Subject) -> tuple[bool, str, str]:
+    network, part = subject.network(), subject.data.test
+    tta = subject.config.test.tta
+    tta = "shifts" if tta == "flip" and not subject.data.mirror else tta
+    results = evaluate(network, subject.data, subject.config, subject.runtime)
+    passes = [part.images]
+    if tta == "flip":
+        passes.append(torch.from_numpy(part.images.numpy()[:, :, :, ::-1].copy()))
+    if tta == "shifts":
+        padded = torch.nn.functional.pad(part.images.float(), (1, 1, 1, 1), mode="reflect")
+        height, width = part.size
+        for top, left in ((0, 1), (2, 1), (1, 0), (1, 2)):
+            passes.append(padded[:, :, top : top + height, left : left + width].to(torch.uint8))
+    network.eval()
+    with torch.no_grad():
+        logits = torch.stack([network(subject.prepare(images)).cpu() for images in passes])
+    gap = largest_gap(results.test.logits, logits.mean(0))
+    names = {"none": "a single pass", "flip": "the mean of the picture's and its mirror image's"}
+    expected = (
+        names.get(tta, "the mean of the picture's and its four one-pixel shifts'") + " logits"
+    )
+    return gap < 1e-3, expected, f"{gap:.1e} off"

@@ -1,0 +1,214 @@
+"""The audit's checks on training: step, modes, freezing, rate, seed, and what it may read."""
+
+import copy
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from common import schedules
+from common.data import Splits
+from common.network import StagedNetwork
+from common.subject import Subject, check, cross_entropy, largest_gap, without_dropout
+from common.training import Trainer, fit
+
+
+@check("one batch can be overfitted", "gradients that do not reach the weights, a wrong loss")
+def overfits_one_batch(subject: Subject) -> tuple[bool, str, str]:
+    trainer = subject.trainer(
+        lr=3e-3, optimizer="adam", schedule="constant", weight_decay=0.0, label_smoothing=0.0
+    )
+    without_dropout(trainer.network).train()
+    features, targets = next(trainer.train.epoch(0))
+    losses = [float(trainer.step(step, features, targets)[0]) for step in range(40)]
+    first, last = losses[0], min(losses[-5:])
+    seen = f"{first:.2f} to {last:.3f} in {len(losses)} steps"
+    return last < 0.35 * first, "a loss below 35 % of the start's", seen
+
+
+@check(
+    "one step is the configured step",
+    "gradients not zeroed before the next step, a wrong loss, a parameter the optimiser never got",
+)
+def step_as_configured(subject: Subject) -> tuple[bool, str, str]:
+    trainer = subject.trainer()
+    own = without_dropout(trainer.network).train()
+    start = {name: value.detach().clone() for name, value in own.named_parameters()}
+    reference = copy.deepcopy(own)
+    optimizer = _reference_optimizer(reference, subject)
+    rate = schedules.build(trainer.config.train.schedule, _steps(trainer))
+    smoothing, clip = trainer.config.train.label_smoothing, trainer.config.train.clip_norm
+    for step, (images, targets) in enumerate(trainer.train.batches.epoch(0)):
+        if step == 2:
+            break
+        trainer.step(step, trainer.train.trunk(images), targets)
+        gradients = torch.autograd.grad(
+            cross_entropy(reference(images), targets, smoothing),
+            optimizer.param_groups[0]["params"],
+        )
+        norm = torch.stack([g.norm() for g in gradients]).norm()
+        scale = min(1.0, clip / (float(norm) + 1e-6)) if clip else 1.0
+        for parameter, gradient in zip(optimizer.param_groups[0]["params"], gradients, strict=True):
+            parameter.grad = gradient * scale
+        optimizer.param_groups[0]["lr"] = trainer.config.train.lr * rate(step)
+        optimizer.step()
+    worst, where = _furthest(start, own, reference)
+    expected = "the weights of torch's own optimiser after 2 steps on the same batches"
+    return worst < 0.05, expected, f"{worst:.1%} of the way off" + (f" at {where}" if where else "")
+
+
+def _reference_optimizer(network: StagedNetwork, subject: Subject) -> torch.optim.Optimizer:
+    """The configured optimiser over what the config says trains, in its plainest form."""
+    names = subject.config.network.trainable
+    starts = tuple("head." if name == "head" else f"stages.{name}." for name in names)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name.startswith(starts))
+    train = subject.config.train
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+    momentum = {"momentum": 0.9, "nesterov": True} if train.optimizer == "sgd" else {}
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    options = {"lr": train.lr, "weight_decay": train.weight_decay, "foreach": False}
+    return kind[train.optimizer](parameters, **options, **momentum)
+
+
+def _furthest(
+    start: dict[str, Tensor], own: nn.Module, reference: nn.Module
+) -> tuple[float, str | None]:
+    """The parameter whose way from the start differs most from the reference's, as a share."""
+    worst, where = 0.0, None
+    others = dict(reference.named_parameters())
+    for name, value in own.named_parameters():
+        way, other = value.detach() - start[name], others[name].detach() - start[name]
+        size = max(float(other.norm()), float(way.norm()))
+        share = float((way - other).norm()) / size if size > 1e-12 else 0.0
+        if share > worst:
+            worst, where = share, name
+    return worst, where
+
+
+def _steps(trainer: Trainer) -> int:
+    return trainer.config.train.epochs * len(trainer.train)
+
+
+@check("train and eval mode", "model.train() or model.eval() missing, or the mode not restored")
+def modes(subject: Subject) -> tuple[bool, str, str]:
+    trainer = subject.trainer()
+    network, seen = trainer.network, {"train": set(), "eval": set()}
+    trains = [part for name, part in network.parts() if name in subject.config.network.trainable]
+    for part in trains:
+        part.register_forward_pre_hook(
+            lambda part, _: seen["train" if torch.is_grad_enabled() else "eval"].add(part.training)
+        )
+    network.eval()
+    trainer.epoch(1)
+    good = seen["train"] == {True} and seen["eval"] == {False}
+    frozen = [n for n, p in network.parts() if p.training and n not in network.trainable]
+    after = network.training
+    text = f"training with train mode {sorted(seen['train'])}, val with {sorted(seen['eval'])}"
+    text += f", afterwards {after}" + (f", frozen in train mode: {frozen}" if frozen else "")
+    return good and after and not frozen, "True in training, False in val, True after", text
+
+
+@check("frozen means frozen", "batch norm of a frozen stage in train mode, or a stray gradient")
+def frozen_is_frozen(subject: Subject) -> tuple[bool, str, str]:
+    trainer = subject.trainer()
+    before = copy.deepcopy(trainer.network.state_dict())
+    trainer.epoch(1)
+    names = subject.config.network.trainable
+    trains = tuple("head." if name == "head" else f"stages.{name}." for name in names)
+    moved = [
+        key for key, value in trainer.network.state_dict().items() if not _same(value, before[key])
+    ]
+    strays = [key for key in moved if not key.startswith(trains)]
+    still = [name for name in trains if not any(key.startswith(name) for key in moved)]
+    seen = f"{len(moved)} moved" + (f", frozen ones too: {strays[0]}" if strays else "")
+    seen += f", nothing in {still[0]}" if still else ""
+    return not strays and not still, f"what moves is in {', '.join(names)}, and all of it", seen
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a, b)
+
+
+@check("the rate moves as configured", "the schedule stepped once an epoch instead of a step")
+def rate_as_configured(subject: Subject) -> tuple[bool, str, str]:
+    trainer, rates = subject.trainer(), []
+    step = trainer.step
+
+    def spy(*arguments: object) -> tuple[Tensor, Tensor]:
+        result = step(*arguments)
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        return result
+
+    trainer.step = spy
+    trainer.epoch(1)
+    factor = schedules.build(trainer.config.train.schedule, _steps(trainer))
+    expected = [trainer.config.train.lr * factor(step) for step in range(len(trainer.train))]
+    good = (
+        len(rates) == len(expected)
+        and largest_gap(torch.tensor(rates), torch.tensor(expected)) < 1e-6
+    )
+    shown = [f"{expected[0]:.1e} to {expected[-1]:.1e}", f"{rates[0]:.1e} to {rates[-1]:.1e}"]
+    return good, f"{shown[0]} over an epoch", shown[1]
+
+
+@check("same seed, same result", "a generator that is not seeded, or state left from before")
+def same_seed_same_result(subject: Subject) -> tuple[bool, str, str]:
+    weights = []
+    for _ in range(2):
+        trainer = subject.trainer()
+        trainer.epoch(1)
+        weights.append(torch.cat([p.detach().flatten() for p in trainer.parameters]))
+        torch.rand(7)  # the second run finds the global generator elsewhere
+    gap = float((weights[0] - weights[1]).abs().max())
+    return gap == 0, "the same weights, bit for bit", f"{gap:.1e} apart"
+
+
+class Tripwire:
+    """Stands for the test set, and cannot be touched."""
+
+    def __getattribute__(self, name: str) -> object:
+        raise PermissionError(f"test pictures read while training ({name})")
+
+    def __len__(self) -> int:
+        raise PermissionError("test pictures counted while training")
+
+
+@check("test is never read in training", "the epoch, or anything else, chosen on the test set")
+def test_untouched(subject: Subject) -> tuple[bool, str, str]:
+    data: Splits = copy.copy(subject.data)
+    object.__setattr__(data, "test", Tripwire())
+    config = copy.deepcopy(subject.config)
+    config.train.epochs, config.train.early_stopping = 1, None
+    with tempfile.TemporaryDirectory() as folder:
+        fit(subject.network(), data, config, subject.runtime, Path(folder))
+    return True, "fit to end without it", "it did"
+
+
+@check("the best epoch on val is kept", "the last epoch kept, or another score than val's used")
+def best_epoch_kept(subject: Subject) -> tuple[bool, str, str]:
+    config = copy.deepcopy(subject.config)
+    config.train.epochs, config.train.early_stopping = 3, None
+    network, scores, states = subject.network(), [0.5, 0.7, 0.6], []
+    original = Trainer.epoch
+
+    def scripted(trainer: Trainer, number: int) -> dict:
+        with torch.no_grad():
+            for parameter in trainer.parameters:
+                parameter.add_(1e-3)
+        states.append(trainer.parameters[0].detach().clone())
+        figures = dict.fromkeys(("lr", "train_loss", "val_loss", "seconds"), 0.0)
+        # train accuracy peaks elsewhere, so that choosing by it shows
+        chosen = {"val_accuracy": scores[number - 1], "train_accuracy": 0.3 * number}
+        return {"epoch": number, **figures, **chosen, "pictures_per_second": 0.0}
+
+    Trainer.epoch = scripted
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            fit(network, subject.data, config, subject.runtime, Path(folder))
+    finally:
+        Trainer.epoch = original
+    own = next(p for p in network.parameters() if p.requires_grad)
+    kept = [number + 1 for number, state in enumerate(states) if torch.equal(state, own)]
+    return kept == [2], "epoch 2 of val accuracies 0.5, 0.7, 0.6", f"epoch {kept}"

@@ -1,0 +1,181 @@
+"""The ladder page over all reports of a folder: each level, its gain, and what was it worth.
+
+Made from reports alone, without data or networks. A config whose name begins with `without_` is
+its level less one ingredient; the page says what that ingredient is worth.
+"""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+from common import plots
+from common.config import UserError
+from common.ingredients import (
+    WITHOUT,
+    Run,
+    gain_cells,
+    gain_now,
+    ingredient_rows,
+    label,
+    link,
+    seed_rows,
+)
+from common.markdown import aligned, duration, listing, percent, templates
+from common.pages import facts
+from common.report import find_reports
+from common.statistics import SIGNIFICANCE, wilson_interval
+
+# Columns that stand on the page only.
+ON_PAGE = {"fixed / broken", "trained", "epochs", "without", "with"}
+
+LADDER = """\
+# The ladder on {{ given.data }}
+
+![Test accuracy of each level with its 95 % interval](ladder.png)
+
+{% for title, (header, rows) in tables.items() if rows %}
+{% if title %}
+## {{ title }}
+
+{% endif %}
+{{ table(header, rows) }}
+
+{% endfor %}
+## How to read it
+
+- A level's row is one run, that of the lowest seed. Accuracy has Wilson's 95 % interval.
+- A gain is the difference to the level it names, on the same test pictures, in percentage points,
+  with Newcombe's paired 95 % interval (method 10). Of the pictures that only one of the two has
+  right, the level fixed some and broke others; p is McNemar's exact test's on these.
+- The verdict is `gain` or `loss` at p < {{ significance }}, else `not shown`. It is about these
+  test pictures; what another seed would change, only several seeds show.
+{% if tables["What each ingredient is worth"][1] %}
+- What an ingredient is worth is measured like a gain: the level as it is over the level trained
+  without it, with the same seed; for test-time augmentation, over a single pass of the same
+  network. Its cost is time, with it instead of without. Nothing was chosen by these runs.
+{% endif %}
+
+## On what
+
+{{ table(["what", "value"], given.items()) }}
+
+## How to run it again
+
+{{ code(commands) }}
+
+{{ machines }}
+"""
+
+
+def write_ladder(reports: Path) -> str:
+    """Write the ladder of a folder of reports: README.md and ladder.png.
+
+    Where runs differ in data, weights or size, their row says how.
+
+    Returns:
+        The ladder as plain text for a terminal; its last line is the README's path.
+
+    Raises:
+        UserError: the folder holds no report.
+    """
+    found = find_reports(reports)
+    if not found:
+        raise UserError(f"{reports}: no reports here; run a level first")
+    own = [run for run in found if run[1]["config"] == "config"]
+    given = facts((own or found)[0][1])
+    groups = itertools.groupby(found, key=lambda run: (run[1]["level"], run[1]["config"]))
+    rows = [_row(reports, list(runs), given) for _, runs in groups]
+    ladder = [row for row in rows if row["config"] == "config"]
+    worth = ingredient_rows(found)
+    whole = [row for row in rows if not row["config"].startswith(WITHOUT)]
+    others = [row for row in whole if row["config"] != "config"]
+
+    shown = ladder or others or rows
+    for i, row in enumerate(shown):  # a gain over any other level than the one drawn before it
+        if i and row["below"] and row["below"]["level"] == shown[i - 1]["level"]:
+            row |= {key: row["below"][key] for key in ("gain", "verdict")}
+    plots.ladder(shown).savefig(reports / "ladder.png")
+
+    runs = [metrics for _, metrics in found]
+    page = _page(
+        {
+            "": _table([row["cells"] for row in ladder]),
+            "Other configs": _table([row["cells"] for row in others]),
+            "Seeds": _table(seed_rows(reports, found)),
+            "What each ingredient is worth": _table(worth),
+        },
+        given,
+        list(dict.fromkeys(metrics["command"] for metrics in runs)),
+        list(dict.fromkeys(listing(metrics["machine"]) for metrics in runs)),
+    )
+    readme = reports / "README.md"
+    readme.write_text(page, encoding="utf-8")
+    parts = [[row["cells"] for row in ladder + others], worth]
+    texts = [aligned(*_table(_terse(cells))) for cells in parts if cells]
+    return "\n\n".join(texts) + f"\n{readme}"
+
+
+def _table(rows: list[dict]) -> tuple[list[str], list[list]]:
+    """Header and rows; columns in which nothing stands are left out."""
+    names = [name for name in rows[0] if any(row[name] for row in rows)] if rows else []
+    return names, [[row[name] for name in names] for row in rows]
+
+
+def _terse(rows: list[dict]) -> list[dict]:
+    """The same rows as plain text and without the columns that a terminal is too narrow for."""
+    return [
+        {name: getattr(cell, "plain", cell) for name, cell in row.items() if name not in ON_PAGE}
+        for row in rows
+    ]
+
+
+def _row(reports: Path, runs: list[Run], given: dict[str, str]) -> dict:
+    """A level's line of the ladder, from its runs with one config: the lowest seed's figures."""
+    folder, m = runs[0]
+    low, high = wilson_interval(m["test"]["correct"], m["test"]["total"])
+    below = gain_now(reports, folder, m)
+    notes = [] if m["seed"] == 0 else [f"seed {m['seed']}"]
+    for key, value in itertools.chain.from_iterable(facts(run).items() for _, run in runs):
+        notes += [f"other {key}: {value[:20]}"] if value != given[key] else []
+    if (m["below"] or {}).get("gain") != (below or {}).get("gain"):
+        notes.append("the level below has changed since this run")
+    return {
+        "level": m["level"],
+        "config": m["config"],
+        "accuracy": m["test"]["accuracy"],
+        "low": low,
+        "high": high,
+        "below": below,
+        "cells": {
+            "level": link(folder, label(m)),
+            "test accuracy": percent(m["test"]["accuracy"]),
+            "95 % interval": f"{100 * low:.1f} to {100 * high:.1f}",
+            **gain_cells(below),
+            "trained": ", ".join(m["trainable"]),
+            "epochs": f"{m['epochs']} (best {m['best_epoch']})",
+            "time": duration(m["seconds"]),
+            "note": "; ".join(dict.fromkeys(notes)),
+        },
+    }
+
+
+def _page(
+    tables: dict[str, tuple[Sequence[str], list[list]]],
+    given: dict[str, str],
+    commands: Sequence[str],
+    machines: Sequence[str],
+) -> str:
+    """README.md of a folder of reports.
+
+    Args:
+        tables: title -> header and rows; the untitled one is the ladder itself.
+        given: what the reports share: data, weights ...
+        commands, machines: what ran, and on what.
+    """
+    return templates.from_string(LADDER).render(
+        tables=tables,
+        significance=SIGNIFICANCE,
+        given=given,
+        commands="\n".join(commands),
+        machines="Machine: " + "; ".join(machines) + ".",
+    )

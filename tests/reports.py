@@ -1,0 +1,143 @@
+"""Made-up runs for the tests of reports, and what reads a report back."""
+
+import re
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from common import report
+from common.statistics import wilson_interval
+
+NASTY = ["a|b", "tick`s", "<b>bold</b>", "two\nlines", "*star*", "$x$", "_under_", "back\\slash"]
+
+
+def score(correct, total, loss=0.5):
+    return {"correct": correct, "total": total, "accuracy": correct / total, "loss": loss}
+
+
+def made_up(
+    level="level1_first",
+    right=80,
+    seed=0,
+    config="config",
+    n=100,
+    tta="none",
+    single=None,
+    skip=0,
+):
+    """A run that has `right` of `n` test pictures right, those after the first `skip`.
+
+    In a single pass it has the first `single` right, or the same ones where that is None.
+    Returns what `report.write_report` takes after the folder.
+    """
+    place = np.arange(n)
+    labels = place % 10
+    wrong = (labels + 1) % 10
+    predictions = np.where((place >= skip) & (place < skip + right), labels, wrong)
+    alone = right if single is None else single
+    single = predictions if single is None else np.where(place < single, labels, wrong)
+    logits = np.eye(10, dtype=np.float32)[predictions] * 3
+    data = {"name": "digits", "title": "Made | up", "fingerprint": "f" * 64, "split": "5" * 64}
+    metrics = {
+        "schema": 1,
+        "level": level,
+        "config": config,
+        "seed": seed,
+        "data": data | {"classes": 10, "train": 400, "val": 100, "test": n, "skipped": 0},
+        "weights": {"name": "tiny", "sha256": "a" * 64},
+        "image_size": 64,
+        "trainable": ["layer4", "head"],
+        "parameters": 11_000_000,
+        "trained_parameters": 8_000_000,
+        "epochs": 3,
+        "best_epoch": 2,
+        "train": score(390, 400, 0.1),
+        "val": score(85, 100, 0.4),
+        "test": score(right, n, 0.4321),
+        "test_single": score(alone, n, 0.4321 if alone == right else 0.45),
+        "tta": tta,
+        "frozen": {"before": "c" * 64, "after": "c" * 64},
+        "below": None,
+        "detail": {
+            "interval": list(wilson_interval(right, n)),
+            "macro_f1": 0.7912,
+            "recall": [0.8] * 10,
+            "top5": None,
+            "nll": 0.4321,
+            "ece": 0.0512,
+            "temperature": 1.375,
+            "nll_scaled": 0.4012,
+            "ece_scaled": 0.0213,
+            "seconds": {"test": 2.04, "test_single": 1.02},
+        },
+        "seconds": 200.4,
+        "command": f"python {level}/run.py --seed {seed}",
+        "commit": None,
+        "machine": {"cpu": "Some CPU", "cores": 2, "memory_gib": 7.8, "gpu": None},
+        "versions": {"torch": "2.11"},
+        "settings": {"data": {"name": "digits"}, "seed": seed},
+    }
+    history = [
+        {
+            "epoch": i + 1,
+            "lr": 1e-4,
+            "train_loss": 1 / (i + 1),
+            "train_accuracy": 0.7 + 0.1 * i,
+            "val_loss": 0.6,
+            "val_accuracy": [0.8, 0.85, 0.83][i],
+            "seconds": 61.0,
+            "pictures_per_second": 1234.5,
+        }
+        for i in range(3)
+    ]
+    classes = [f"class {i}" for i in range(10)]
+    return metrics, history, labels, logits, single, classes, pictures()
+
+
+def pictures(count=11, side=4):
+    """Pictures of one grey each, uint8 (count, 3, side, side), and labels that go round."""
+    images = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.uint8(20)
+    return images.repeat(3, 1).repeat(side, 2).repeat(side, 3), np.arange(count) % 10
+
+
+def leave(reports, name=None, change=None, **about):
+    """Write a made-up run's report as a level does; returns its metrics."""
+    metrics, history, labels, logits, *rest = made_up(**about)
+    metrics = change(metrics) if change else metrics
+    run = metrics["level"], metrics["config"], metrics["seed"]
+    metrics["below"] = report.gain_over_below(reports, *run, metrics, labels, logits.argmax(1))
+    folder = reports / (name or "-".join(map(str, run)))
+    report.write_report(folder, metrics, history, labels, logits, *rest)
+    return metrics
+
+
+def tables(text):
+    """Every Markdown table as a list of rows of unescaped cells, the header first."""
+    blocks = re.findall(r"(?:^\|.*\|\n?)+", text, re.M)
+    return [
+        [
+            [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            for i, line in enumerate(block.strip().splitlines())
+            if i != 1
+        ]
+        for block in blocks
+    ]
+
+
+def titled_tables(text):
+    """The tables under each second-level heading, rows as dicts; "" is what stands before any."""
+    parts = re.split(r"^## (.+)\n", text, flags=re.M)
+    found = zip(["", *parts[1::2]], parts[::2], strict=True)
+    return {
+        title: [
+            dict(zip(header, row, strict=True)) for header, *rows in tables(part) for row in rows
+        ]
+        for title, part in found
+    }
+
+
+def draw(figure):
+    """Draw, so that positions are final; returns the canvas's renderer."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return canvas.get_renderer()

@@ -1,0 +1,259 @@
+"""Backbones: each source of weights, what is refused, and that the stages are torchvision's own."""
+
+import hashlib
+import logging
+import sys
+import urllib.error
+from collections import OrderedDict
+from unittest import mock
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from common import backbones
+from common.config import NetworkConfig, NoNetwork, UserError
+from common.network import Classifier, StagedNetwork
+from common.runtime import file_hash
+
+IMAGENET = "resnet18-f37072fd.pth"  # torchvision's name of its file
+
+
+@pytest.fixture(autouse=True)
+def torch_home(tmp_path, monkeypatch):
+    """Weights are looked for below tmp_path, and nothing can be downloaded."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    offline = mock.Mock(side_effect=urllib.error.URLError("no route to host"))
+    monkeypatch.setattr(torch.hub, "urlopen", offline)
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """torchvision's ResNet-18 for 7 classes, in eval mode, no parameter or statistic as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        network = torchvision.models.resnet18(num_classes=7)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 2)
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, 0, 0.1)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def state(reference):
+    return reference.state_dict()
+
+
+def build(weights="none", **options):
+    return backbones.build(NetworkConfig(weights=str(weights), **options))
+
+
+def flat(backbone):
+    """The stages' tensors under torchvision's names."""
+    found = {}
+    for name, stage in backbone.stages.items():
+        for key, value in stage.state_dict().items():
+            found[key if name == "stem" else f"{name}.{key}"] = value
+    return found
+
+
+def same(backbone, state, dtype=torch.float32):
+    """All of the state dict but its classifier is in the stages, as float32, and nothing else."""
+    body = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    found = flat(backbone)
+    assert found.keys() == body.keys() and len(found) == 120
+    for key, value in body.items():
+        assert found[key].dtype == (torch.int64 if key.endswith("tracked") else torch.float32)
+        expected = value.to(dtype).to(found[key].dtype) if value.is_floating_point() else value
+        assert torch.equal(found[key], expected), key
+
+
+def refused(weights, *words, **options):
+    with pytest.raises(UserError) as caught:
+        build(weights, **options)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert [word for word in words if str(word) not in text] == [], text
+
+
+# ---- the stages ----
+
+
+def test_stages_are_torchvisions_own(reference, state, tmp_path):
+    """Stages, pooling and a linear head that carries torchvision's: its logits to 1e-6."""
+    torch.save(state, tmp_path / "w.pth")
+    backbone = build(tmp_path / "w.pth")
+    assert list(backbone.stages) == ["stem", "layer1", "layer2", "layer3", "layer4"]
+    head = Classifier([backbone.channels["layer4"]], 7)
+    head.classify.load_state_dict({"weight": state["fc.weight"], "bias": state["fc.bias"]})
+    network = StagedNetwork(backbone, head, trainable=["head"]).eval()
+    images = torch.randn(4, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected, logits = reference(images), network(images)
+    assert expected.std() > 0.1 and logits.shape == (4, 7)
+    assert (logits - expected).abs().max() <= 1e-6 * expected.abs().max()
+
+
+def test_channels_are_what_the_stages_give():
+    backbone = build()
+    x = torch.zeros(1, 3, 64, 64)
+    sides = []
+    for name, stage in backbone.stages.items():
+        x = stage(x)
+        assert x.shape[1] == backbone.channels[name]
+        sides.append(x.shape[2])
+    assert sides == [16, 16, 8, 4, 2]
+
+
+# ---- where weights come from ----
+
+
+def test_none_is_random_and_follows_the_seed():
+    torch.manual_seed(3)
+    first = build()
+    torch.manual_seed(3)
+    again, other = build(), build()
+    key = "layer4.1.conv2.weight"
+    assert torch.equal(flat(first)[key], flat(again)[key])
+    assert not torch.equal(flat(first)[key], flat(other)[key])
+    assert (first.weights.name, first.weights.sha256) == ("none", None)
+    assert backbones.weights_place(NetworkConfig(weights="none")) is None
+
+
+def test_bundled_weights_are_there_and_checked(monkeypatch, tmp_path):
+    backbone = build("tiny-imagenet")
+    bundled = torch.load(backbones.BUNDLED, weights_only=True)
+    same(backbone, bundled)
+    assert bundled["conv1.weight"].dtype == torch.float16, "half precision on disk"
+    digest = hashlib.sha256(backbones.BUNDLED.read_bytes()).hexdigest()
+    assert backbone.weights.sha256 == digest == backbones.BUNDLED_SHA256
+    assert backbone.weights.name == "tiny-imagenet"
+
+    copy = tmp_path / "copy.pth"
+    content = bytearray(backbones.BUNDLED.read_bytes())
+    monkeypatch.setattr(backbones, "BUNDLED", copy)
+    copy.write_bytes(content)
+    assert build("tiny-imagenet").weights.sha256 == digest, "a faithful copy is taken"
+    content[len(content) // 2] ^= 1
+    copy.write_bytes(content)
+    refused("tiny-imagenet", copy, "not the bundled file", "git checkout")
+    copy.unlink()
+    refused("tiny-imagenet", copy, "no file")
+
+
+def test_imagenet_from_torch_home(torch_home, state):
+    place = torch_home / "hub" / "checkpoints" / IMAGENET
+    assert backbones.weights_place(NetworkConfig(weights="imagenet")) == place
+    with pytest.raises(NoNetwork, match="cannot download") as caught:
+        build("imagenet")
+    assert str(place) in str(caught.value) and not place.exists()
+    torch.save(state, place)
+    backbone = build("imagenet")
+    same(backbone, state)
+    assert (backbone.weights.name, backbone.weights.sha256) == ("imagenet", file_hash(place))
+    assert torch.hub.urlopen.call_count == 1, "what is there is not downloaded"
+    place.write_bytes(place.read_bytes()[:-1000])
+    refused("imagenet", place, "no file of weights")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+def test_file_by_path(state, tmp_path, ending, dtype):
+    file = tmp_path / f"mine{ending}"
+    content = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+    if ending == ".pth":
+        torch.save(content, file)
+    else:
+        pytest.importorskip("safetensors.torch").save_file(content, file)
+    backbone = build(file)
+    same(backbone, content, dtype)
+    assert (backbone.weights.name, backbone.weights.sha256) == (file.name, file_hash(file))
+    assert build(file, weights_title="Mine").weights.name == "Mine"
+
+
+def test_safetensors_that_is_not_installed(monkeypatch, tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(b"x")
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    refused(tmp_path / "w.safetensors", "needs safetensors", "requirements-extras.txt")
+
+
+def test_home_folder_in_a_path(state, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    torch.save(state, tmp_path / "w.pth")
+    same(build("~/w.pth"), state)
+
+
+# ---- what is left out, and what is refused ----
+
+
+def test_classifier_is_left_out_and_the_log_says_so(state, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "rungs")
+    torch.save(state, tmp_path / "w.pth")
+    assert "fc" not in "".join(flat(build(tmp_path / "w.pth")))
+    (message,) = [r.getMessage() for r in caplog.records if "classifier" in r.getMessage()]
+    assert "w.pth" in message and "7 classes" in message and "left out" in message
+    caplog.clear()
+    body = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    torch.save(body, tmp_path / "body.pth")
+    same(build(tmp_path / "body.pth"), state)
+    assert "classifier" not in caplog.text, "there was none"
+
+
+def test_keys_that_do_not_fit(state, tmp_path):
+    file, key = tmp_path / "w.pth", "layer3.0.conv1.weight"
+
+    def save(change):
+        content = OrderedDict(state)
+        change(content)
+        torch.save(content, file)
+
+    save(lambda s: s.pop(key))
+    refused(file, "not for this network", f"lack '{key}'", "0 more")
+    save(lambda s: (s.pop(key), s.pop("conv1.weight")))
+    refused(file, "lack 'conv1.weight'", "1 more")
+    save(lambda s: s.update({key: s[key][:, :100].clone()}))
+    refused(file, f"misshape '{key}'", "network.arch")
+    save(lambda s: s.update({"layer5.0.conv1.weight": torch.zeros(3)}))
+    refused(file, "no place for 'layer5.0.conv1.weight'")
+    save(lambda s: s.update({"fc.bias": torch.tensor(0.0), "fc.more": torch.zeros(3, 4)}))
+    same(build(file), state)  # whatever the classifier is, it is left out
+
+
+def test_counters_may_be_missing(state, tmp_path):
+    """Files from before batch norm counted its batches have no num_batches_tracked."""
+    old = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    torch.save(old, tmp_path / "w.pth")
+    same(build(tmp_path / "w.pth"), state)
+
+
+def test_unknown_network():
+    refused("none", "network.arch", "mean 'resnet18'", arch="resnet8")
+
+
+# ---- what follows from the weights ----
+
+
+@pytest.mark.parametrize(
+    ("weights", "size"),
+    [("imagenet", 224), ("tiny-imagenet", 64), ("none", 32), ("some/file.pth", 224)],
+)
+def test_image_size_follows_the_weights(weights, size):
+    assert backbones.image_size(NetworkConfig(weights=weights)) == size
+    assert backbones.image_size(NetworkConfig(weights=weights, image_size=100)) == 100
+
+
+def test_size_and_normalisation_in_the_weights(state, tmp_path):
+    torch.save(state, tmp_path / "w.pth")
+    published = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.transforms()
+    for weights, size in (("none", 32), ("tiny-imagenet", 64), (tmp_path / "w.pth", 224)):
+        found = build(weights).weights
+        assert found.image_size == size
+        assert list(found.mean) == published.mean == [0.485, 0.456, 0.406]
+        assert list(found.deviation) == published.std == [0.229, 0.224, 0.225]
+    assert published.crop_size == [224], "imagenet's default size is torchvision's"
+    assert build("none", image_size=48).weights.image_size == 48

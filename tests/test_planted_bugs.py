@@ -1,0 +1,78 @@
+"""The audit names each planted bug, and raises no false alarm on the code as it is."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from makers import make_picture_folder
+from planted_bugs import BUGS, PROJECT, Bug, planted, table
+
+CONFIGS = sorted(PROJECT.glob("level*/**/*.yaml"))
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures")
+    make_picture_folder(root, ["cat", "dog", "eel", "fox"], 30, 32)
+    return root
+
+
+def findings(level: str, options: list[str], only: list[str] | None, folder: Path) -> list:
+    """Run the audit's checks on a level, through modules that are imported here and now."""
+    import torch
+
+    torch.manual_seed(0)
+    module = importlib.import_module
+    levels, options_of = module("common.levels"), module("common.options")
+    path = levels.find_level(level)
+    base = ["--data.name", "digits", "--network.weights", "none"]
+    arguments = [text.replace("{folder}", str(folder)) for text in [*base, *options]]
+    config = options_of.load_config(path / "config.yaml", arguments)
+    data = module("common.data").load_splits(config.data, 32)
+    runtime = module("common.runtime").start(config.train)
+    build_network = levels.load_module(path).build_network
+    subject = module("common.subject").Subject(config, build_network, data, runtime)
+    return module("common.checks").find_bugs(subject, only)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
+def test_bug_is_named(bug: Bug, folder):
+    with planted(bug):
+        (finding,) = findings(str(bug.level), list(bug.options), [bug.check], folder)
+    assert finding.check == bug.check
+    assert not finding.passed, finding.line()
+
+
+@pytest.mark.parametrize("level", [1, 2, 3, 4])
+def test_no_false_alarm(level, folder):
+    options = ["--network.weights", "tiny-imagenet"]
+    failed = [f.line() for f in findings(str(level), options, None, folder) if not f.passed]
+    assert not failed
+
+
+def test_every_check_catches_some_bug():
+    checks = {check.check for check in importlib.import_module("common.checks").CHECKS}
+    assert {bug.check for bug in BUGS} == checks
+
+
+def test_a_bug_is_gone_afterwards():
+    before = importlib.import_module("common.training")
+    with planted(BUGS[5]):
+        assert importlib.import_module("common.training") is not before
+    assert importlib.import_module("common.training") is before
+
+
+def test_table_is_not_stale():
+    committed = (PROJECT / "reports" / "audit.md").read_text(encoding="utf-8")
+    assert committed == table(), "run: make audit-table"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("config", CONFIGS, ids=[str(c.relative_to(PROJECT)) for c in CONFIGS])
+def test_no_false_alarm_on_any_config(config, seed, folder):
+    options = ["--config", str(config), "--seed", str(seed), "--network.weights", "tiny-imagenet"]
+    level = config.relative_to(PROJECT).parts[0]
+    failed = [f.line() for f in findings(level, options, None, folder) if not f.passed]
+    assert not failed
