@@ -23,7 +23,7 @@ from common import (
     statistics,
 )
 from common.checks import audit
-from common.config import LevelConfig, UserError
+from common.config import LevelConfig, UserError, nearest
 from common.data import ImageSet, Splits, in_turn, load_splits
 from common.evaluation import Results
 from common.network import StagedNetwork
@@ -119,6 +119,10 @@ class Experiment:
     def _start_from(self, network: StagedNetwork, level: str) -> None:
         """Load the best checkpoint of another level's run with the same data, weights and seed."""
         path = self.folder.parent / run_name(level, "config", self.config.seed) / "best.pt"
+        project = common.config.PROJECT
+        if not (project / level / "run.py").is_file():
+            known = sorted(script.parent.name for script in project.glob("level*/run.py"))
+            raise UserError(f"network.start_from: no level '{level}'{nearest(level, known)}")
         how = f"run first: {_command_for(level, self.config)}"
         if not path.is_file():
             raise UserError(f"{self.level} starts from {level}'s best checkpoint; {how}")

@@ -148,7 +148,7 @@ def _sentence(m: dict) -> str:
     below = m["below"]
     words = {"gain": "a gain", "loss": "a loss", "not shown": "a gain is not shown"}
     gain, low, high = map(points, (below["gain"], *below["interval"]))
-    counts = f"{below['fixed']:,} pictures fixed and {below['broken']:,} broken"
+    counts = f"of the pictures {below['fixed']:,} fixed and {below['broken']:,} broken"
     p = f"p = {probability(below['p_value'])}".replace("= <", "<")
     return (
         f"{right}. Over {below['level']}: {gain} points (95 % interval {low} to {high}), {counts}, "

@@ -17,6 +17,8 @@ from common import galleries, plots
 from common.pages import report_page
 from common.statistics import compare
 
+FLOAT16 = 65504.0  # the largest float16
+
 
 def write_report(
     folder: Path,
@@ -55,7 +57,7 @@ def write_report(
             labels=labels,
             predictions=predictions,
             single=np.asarray(single, np.int64),
-            logits=logits.astype(np.float16),
+            logits=logits.clip(-FLOAT16, FLOAT16).astype(np.float16),
             classes=np.array(classes, dtype=str),
         )
         curves = plots.training_curves(history, metrics["best_epoch"])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import functional as tv
 
-from common.config import LevelConfig
+from common.config import LevelConfig, UserError
 from common.data import ImageSet, Splits, in_turn
 from common.network import StagedNetwork
 from common.runtime import Runtime, counter_seed
@@ -55,6 +55,8 @@ def check(name: str, cause: str) -> Callable[[Callable], Check]:
         def run(subject: "Subject") -> Finding:
             try:
                 passed, expected, seen = function(subject)
+            except UserError:
+                raise
             except Exception as error:  # a bug may raise anything; that is a finding too
                 text = (str(error).splitlines() or [""])[0][:200]
                 expected, seen = "no error", f"{type(error).__name__}: {text}"

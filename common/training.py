@@ -82,6 +82,9 @@ class Trainer:
         self.train = FeatureBatches(train, trunk, repeats=augmentation is None)
         self.val = FeatureBatches(Batches(data.val, *options), trunk, repeats=True)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
+        normed = any(map(_trains_batch_norm, network.modules()))
+        if config.train.batch_size == 1 and normed:
+            raise UserError("train.batch_size: batch norm that trains needs at least 2 pictures")
         self.optimizer = build_optimizer(self.parameters, config.train)
         self.scaler = runtime.scaler()
         self.rate = schedules.build(config.train.schedule, config.train.epochs * len(train))
@@ -169,6 +172,11 @@ class Trainer:
         self.scaler.load_state_dict(content["scaler"])
         log.info("resumed after epoch %d", len(content["history"]))
         return content["history"]
+
+
+def _trains_batch_norm(module: nn.Module) -> bool:
+    kind = nn.modules.batchnorm._BatchNorm
+    return isinstance(module, kind) and any(p.requires_grad for p in module.parameters())
 
 
 def _check_finite(losses: list[Tensor], step: int, epoch: int) -> None:

@@ -91,7 +91,7 @@ def test_stages_are_torchvisions_own(reference, state, tmp_path):
     assert list(backbone.stages) == ["stem", "layer1", "layer2", "layer3", "layer4"]
     head = Classifier([backbone.channels["layer4"]], 7)
     head.classify.load_state_dict({"weight": state["fc.weight"], "bias": state["fc.bias"]})
-    network = StagedNetwork(backbone, head, trainable=["head"]).eval()
+    network = StagedNetwork(backbone, head, trainable=["head"], taps=["layer4"]).eval()
     images = torch.randn(4, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected, logits = reference(images), network(images)

@@ -132,7 +132,7 @@ def test_level_with_no_option(plain, number):
     name, trains = NAMES[number - 1], TRAINS[number - 1]
     m, saved = plain.metrics(name), plain.predictions(name)
     assert m.keys() == FIXED | FURTHER
-    assert {file.name for file in (plain.folder / name).iterdir()} == REPORT
+    assert {file.name for file in (plain.folder / name).iterdir()} >= REPORT
     assert (m["schema"], m["level"], m["config"], m["seed"]) == (1, name, "config", 0)
     assert (m["image_size"], m["trainable"]) == (224, trains)
     assert m["weights"] == {"name": "imagenet", "sha256": file_hash(plain.weights)}
@@ -243,7 +243,7 @@ def run_inside(project, script, *arguments):
 def test_course_gives_four_rows(course):
     rows = course.rows()
     assert list(rows) == NAMES
-    page = course.printed[course.printed.rindex("\n\n") :]
+    page = course.printed[course.printed.rindex(NAMES[0]) :]
     assert [name for name in NAMES if name in page] == NAMES
     assert page.rstrip().endswith(str(course.folder / "README.md"))
     for below, name in zip(NAMES, NAMES[1:], strict=False):
@@ -303,7 +303,8 @@ def test_a_readers_own_level_is_found(course):
         level2, level5 = course.predictions(NAMES[1]), course.predictions(mine.name)
         assert np.array_equal(level2["logits"], level5["logits"]), "the same recipe and seed"
         gain = plots.points(course.metrics(mine.name)["below"]["gain"])
-        assert f"{gain} over level4" in " ".join(course.rows()[mine.name])
+        row = " ".join(course.rows()[mine.name])
+        assert re.search(rf" {re.escape(gain)} .*over level4", row), row
     finally:
         shutil.rmtree(mine)
         shutil.rmtree(course.folder / mine.name, ignore_errors=True)

@@ -79,7 +79,7 @@ def test_the_first_sentence_tells_gain_loss_and_not_shown(
     assert (tmp_path / "two/report.md").read_text().splitlines()[2] == (
         f"{right / 10:.1f} % of 1,000 test pictures right (95 % interval {100 * low:.1f} to "
         f"{100 * high:.1f} %). Over level1_first: {gain} points (95 % interval {least} to {most}), "
-        f"{fixed} pictures fixed and {broken} broken, {words}."
+        f"of the pictures {fixed} fixed and {broken} broken, {words}."
     )
 
 

@@ -160,6 +160,12 @@ def test_resume_refuses_another_config(tmp_path):
         fit(small_network(), small_splits(), changed, CPU, tmp_path)
 
 
+def test_batches_of_one_are_refused_where_batch_norm_trains():
+    Trainer(small_network(["head"]), small_splits(), config(batch_size=1), CPU)
+    with pytest.raises(UserError, match="at least 2 pictures"):
+        Trainer(small_network(["c", "head"]), small_splits(), config(batch_size=1), CPU)
+
+
 def test_checkpoints_are_whole_or_absent(tmp_path):
     path = tmp_path / "best.pt"
     checkpoint.save(path, {"network": {}, "epoch": 1})
