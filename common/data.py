@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.transforms.functional import resize
@@ -21,6 +20,7 @@ from torchvision.transforms.functional import resize
 import common.config
 from common.archives import KINDS, TITLES, read_archive
 from common.config import DataConfig, UserError
+from common.digits import pixel_hash, read_digits
 from common.folders import check_classes, read_folder
 
 log = logging.getLogger("rungs")
@@ -136,7 +136,7 @@ def load_splits(config: DataConfig, image_size: int) -> Splits:
     if config.name == "folder":
         data = _read_folder(config, image_size)
     else:
-        data = _read_digits() if config.name == "digits" else _read_cifar(config)
+        data = _Pictures(*read_digits()) if config.name == "digits" else _read_cifar(config)
     source = data.source
     if config.stored_size and config.stored_size != source.shape[-1]:
         side = [config.stored_size] * 2
@@ -196,21 +196,6 @@ def _split(rows: np.ndarray, data: _Pictures, config: DataConfig) -> tuple[np.nd
     return np.sort(train), np.sort(val)
 
 
-def _read_digits() -> _Pictures:
-    """scikit-learn's 1,797 scans of digits, 8x8 of 17 shades; the test set of 500 is fixed."""
-    digits = load_digits()
-    grey = (digits.images * (255 / 16)).round().astype(np.uint8)
-    pixels = torch.from_numpy(grey)[:, None].repeat(1, 3, 1, 1)
-    labels = digits.target.astype(np.int64)
-    train, test = train_test_split(
-        np.arange(len(labels)), test_size=500, stratify=labels, random_state=0
-    )
-    classes = tuple(str(name) for name in digits.target_names)
-    return _Pictures(
-        pixels, labels, classes, np.sort(train), np.sort(test), "digits", _pixel_hash(pixels)
-    )
-
-
 def archive_place(config: DataConfig) -> Path | None:
     """Where a data set's archive lies or goes; None for data that come without one."""
     kind = KINDS.get(config.name)
@@ -225,7 +210,7 @@ def _read_cifar(config: DataConfig) -> _Pictures:
     pixels, labels, trained, classes = read_archive(config.name, _archive_root(config))
     train, test = np.split(np.arange(len(labels)), [trained])
     title = TITLES[config.name]
-    return _Pictures(pixels, labels, classes, train, test, title, _pixel_hash(pixels))
+    return _Pictures(pixels, labels, classes, train, test, title, pixel_hash(pixels))
 
 
 def _read_folder(config: DataConfig, image_size: int) -> _Pictures:
@@ -258,7 +243,3 @@ def _read_folder(config: DataConfig, image_size: int) -> _Pictures:
         names=names,
         skipped=len(unreadable),
     )
-
-
-def _pixel_hash(pixels: Tensor) -> str:
-    return hashlib.sha256(pixels.contiguous().numpy()).hexdigest()
