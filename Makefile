@@ -2,10 +2,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart course test lint
+.PHONY: help setup quickstart course grade test lint
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
 setup: .venv/ready ## make .venv and install what the levels need (once)
 
@@ -15,8 +15,17 @@ quickstart: setup ## the whole course on bundled digits and weights: minutes, no
 course: setup ## the course on CIFAR-10 with ImageNet weights (downloads both once), into reports/
 	@$(BIN)/python -m common.course --reports reports
 
+grade: setup ## recompute what the reports claim from the saved weights, and judge it
+	@$(BIN)/python -m common.grade
+
 test: .venv/ready-test ## the tests
 	@$(BIN)/python -m pytest
+
+proof: .venv/ready-test ## the slow tests: minutes to an hour
+	@$(BIN)/python -m pytest --run-slow
+
+audit-table: .venv/ready-test ## write reports/audit.md anew: what the audit catches
+	@$(BIN)/python tests/planted_bugs.py > reports/audit.md
 
 lint: .venv/ready-test ## format and lint check
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .

@@ -40,15 +40,15 @@ class Batches:
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return len(self._split(torch.arange(len(self.images))))
+        return len(self.split(torch.arange(len(self.images))))
 
     def order(self, epoch: int) -> list[Tensor]:
         """The epoch's batches as positions in the image set: int64 (B,) each."""
         count = len(self.images)
         if self.seed is None:
-            return self._split(torch.arange(count))
+            return self.split(torch.arange(count))
         generator = torch.Generator().manual_seed(counter_seed(self.seed, "order", epoch))
-        return self._split(torch.randperm(count, generator=generator))
+        return self.split(torch.randperm(count, generator=generator))
 
     def epoch(self, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (pictures (B, 3, S, S), labels int64 (B,)) on the device."""
@@ -79,7 +79,8 @@ class Batches:
             x = F.interpolate(x, (size, size), mode="bilinear", antialias=smaller)
         return x.to(self.runtime.dtype, memory_format=torch.channels_last)
 
-    def _split(self, order: Tensor) -> list[Tensor]:
+    def split(self, order: Tensor) -> list[Tensor]:
+        """Positions in this order as batches."""
         batches = list(order.split(self.batch_size))
         if len(batches) > 1 and len(batches[-1]) == 1:
             # batch norm has no variance over one picture: it joins the batch before

@@ -75,6 +75,11 @@ def views(tta: str) -> list[Transform | None]:
     return [None]
 
 
+def tta_of(config: LevelConfig, data: Splits) -> str:
+    """The test-time augmentation of a run: a flip only where a mirrored picture keeps its label."""
+    return "shifts" if config.test.tta == "flip" and not data.mirror else config.test.tta
+
+
 @torch.inference_mode()
 def predict(network: StagedNetwork, batches: FeatureBatches, runtime: Runtime) -> Predictions:
     """One pass in eval mode; the network's mode is restored."""
@@ -101,7 +106,7 @@ def evaluate(
 
     started = time.perf_counter()
     train, val = run(clean_train(data.train)), run(data.val)
-    tta = "shifts" if config.test.tta == "flip" and not data.mirror else config.test.tta
+    tta = tta_of(config, data)
     passes, ends = [], [time.perf_counter()]
     for view in views(tta):
         passes.append(run(data.test, view))

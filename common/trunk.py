@@ -80,7 +80,7 @@ class FeatureBatches:
 
     def _keep(self) -> Features | None:
         count = len(self.batches.images)
-        everything = torch.arange(count).split(self.batches.batch_size)
+        everything = self.batches.split(torch.arange(count))
         kept = None
         for positions in everything:
             features = self.trunk(self.batches.batch(positions)[0])

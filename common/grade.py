@@ -1,0 +1,215 @@
+"""Grade a project: recompute from its files what its reports claim, and judge it.
+
+    python -m common.grade                         # this project
+    python -m common.grade ~/handed_in/alice       # a copy of it, by this checkout's common/
+    python -m common.grade LEVEL_DIR               # one level: accuracy and loss of its weights
+
+DIR supplies levels, checkpoints and reports. Its `build_network` runs in a process of its own.
+Status 0: every level passes; 1: some fail; 2: bad input.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import common.config
+from common import backbones, levels, replay, retraining, runtime
+from common.config import Benchmark, UserError, nearest
+from common.data import load_splits
+from common.evaluation import tta_of
+from common.evidence import (
+    Evidence,
+    gather,
+    level_names,
+    others,
+    report_folders,
+)
+from common.examination import (
+    CHECKS,
+    Desk,
+    Grade,
+    Options,
+    examine,
+)
+from common.gains import compare_with_below
+from common.grade_formats import FORMATS
+from common.options import load_config
+from common.readers import read_checkpoint, read_settings
+from common.verdicts import comparable
+
+log = logging.getLogger("rungs")
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose errors are the user's to mend, in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = next((word for word in message.split() if word.startswith("--")), "")
+        known = [option for action in self._actions for option in action.option_strings]
+        hint = nearest(unknown, known) if message.startswith("unrecognized") and unknown else ""
+        raise UserError(f"command line: {message}{hint}")
+
+
+def main() -> None:
+    """Grade what the command line names."""
+    arguments = _parser().parse_args()
+    log.setLevel(logging.WARNING)
+    for handler in log.handlers:  # stdout is the grade's
+        if type(handler) is logging.StreamHandler:
+            handler.setStream(sys.stderr)
+    options = Options(arguments.data_root, arguments.weights, arguments.timeout, arguments.retrain)
+    place = Path(arguments.dir).expanduser() if arguments.dir else common.config.PROJECT
+    if not place.is_dir():  # a level's name, from any folder
+        place = common.config.PROJECT / place
+    if (place / "run.py").is_file():
+        _write(_score_level(place.resolve(), options, arguments.format), arguments.output)
+        return
+    if not place.is_dir() or not levels.find_levels(place):
+        raise UserError(
+            f"{place}: no project to grade: it needs level<N>_<name>/ with run.py and config.yaml"
+        )
+    grades, notes = grade_project(place.resolve(), arguments.reports, options)
+    _write(FORMATS[arguments.format](grades, notes), arguments.output)
+    if not all(grade.passed for grade in grades):
+        sys.exit(1)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m common.grade",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("dir", nargs="?", metavar="DIR", help="a project, or one level of it (default: this one)")
+    add("--reports", metavar="DIR", help="the folder of reports (default: what has checkpoints)")
+    add("--data-root", metavar="DIR", help="where the pictures are on this machine")
+    add("--weights", metavar="FILE", help="the starting weights, where a report has a file's path")
+    add("--format", choices=FORMATS, default="text", help="of the grade (default: text)")
+    add("--output", metavar="FILE", help="write the grade there instead of printing it")
+    add("--retrain", action="store_true", help="repeat each run in a copy, and compare")
+    add(
+        "--timeout",
+        type=_seconds,
+        default=3600,
+        metavar="SECONDS",
+        help="for a level's test logits, and at least that for a repeated run (default: 3600)",
+    )
+    return parser
+
+
+def _seconds(value: str) -> float:
+    seconds = float(value)
+    if not 0 < seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"must be above 0, not {value}")
+    return seconds
+
+
+def grade_project(
+    project: Path, reports: str | None, options: Options
+) -> tuple[list[Grade], list[str]]:
+    """The grade of every level that the project or this checkout has, and what else to say.
+
+    Raises:
+        UserError: a folder of reports that is none.
+    """
+    found = report_folders(project)
+    notes = []
+    if reports:
+        places = [project / Path(reports).expanduser(), Path(reports).expanduser()]
+        folder = next((place.resolve() for place in places if place.is_dir()), None)
+        if folder is None:
+            raise UserError(f"--reports: no folder {places[0]}")
+    else:
+        folder = found[0] if found else None
+    names = level_names(project, common.config.PROJECT)
+    graded = gather(project, folder, names)
+    if folder:
+        notes.append(f"Graded: the reports in {folder}, by the levels of {project}.")
+        if left := others(folder, graded):
+            notes.append(f"Not graded: {', '.join(left)}.")
+        if rest := [str(f) for f in found if f.resolve() != folder.resolve()]:
+            notes.append(f"Other reports (--reports chooses): {', '.join(rest)}.")
+    desk, grades = Desk(), []
+    for evidence in graded:
+        log.warning("grading %s", evidence.level)
+        rows, whose = _benchmarks(evidence), _owner(evidence, graded)
+        grades.append(examine(evidence, rows, options, desk, whose))
+    compare_with_below(grades)
+    if options.retrain:
+        retraining.train_again(grades, options)
+    for grade in grades:
+        grade.fill([*CHECKS, *([retraining.CHECK] if options.retrain else [])])
+    return grades, notes
+
+
+def _owner(evidence: Evidence, graded: list[Evidence]) -> str:
+    """The other level that the checkpoint's settings belong to, or ""."""
+    if evidence.checkpoint is None:
+        return ""
+    settings = comparable(evidence.checkpoint["settings"])
+    if settings == comparable(evidence.metrics["settings"]):
+        return ""
+    known = [other for other in graded if other.metrics is not None and other is not evidence]
+    found = (o.level for o in known if comparable(o.metrics["settings"]) == settings)
+    return next(found, "")
+
+
+def _benchmarks(evidence: Evidence) -> list[Benchmark]:
+    """Of this checkout's own config, or of the submission's for a level of its own."""
+    own = common.config.PROJECT / evidence.level / "config.yaml"
+    file = own if own.is_file() else evidence.project / evidence.level / "config.yaml"
+    try:
+        return load_config(file).benchmarks
+    except UserError as error:
+        evidence.problems.setdefault("report", str(error))
+        return []
+
+
+def _score_level(level: Path, options: Options, form: str) -> str:
+    """Test accuracy and loss of a level's saved weights, without training.
+
+    Raises:
+        UserError: there are none, or they cannot be run here.
+    """
+    found = [f for f in level.parent.glob("runs/*/*/best.pt") if _of_level(f, level.name)]
+    if not found:
+        raise UserError(f"{level}: no saved weights (runs/*/{level.name}/best.pt); run it first")
+    path = max(found, key=lambda file: (file.parent.name == level.name, file.stat().st_mtime))
+    content = read_checkpoint(path)
+    config = read_settings(content["settings"], level.parent, options.data_root, options.weights)
+    data = load_splits(config.data, backbones.image_size(config.network))
+    machine = runtime.start(config.train)
+    log.warning("%s of %d test pictures on %s", path, len(data.test), machine.device)
+    tta = tta_of(config, data)
+    test, _ = replay.test_logits(level, config, path, data.test, tta, options.timeout)
+    score = test.score()
+    if form == "json":
+        facts = {"level": level.name, "data": data.title, "tta": tta, "checkpoint": str(path)}
+        return json.dumps(facts | score, indent=2, ensure_ascii=False) + "\n"
+    accuracy, counts = 100 * score["accuracy"], f"{score['correct']} of {score['total']}"
+    figures = f"test accuracy {accuracy:.2f} % ({counts}), loss {score['loss']:.6f}"
+    others = "".join(f"\nalso there: {file}" for file in found if file != path)
+    return f"{level.name} on {data.title}: {figures}\nweights: {path}{others}\n"
+
+
+def _of_level(checkpoint: Path, name: str) -> bool:
+    return checkpoint.parent.name.split("-")[0] == name
+
+
+def _write(grade: str, output: str | None) -> None:
+    if output is None:
+        print(grade, end="", flush=True)
+        return
+    try:
+        Path(output).expanduser().write_text(grade, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--output: cannot write {output} ({error.strerror})") from error
+
+
+if __name__ == "__main__":
+    levels.command(main)

@@ -1,0 +1,68 @@
+"""The process in which a submission's `build_network` runs, for `common.replay`.
+
+It is given the test pictures without their labels and gives back logits. Run as
+`python -P -m common.grade_worker REQUEST` with the grader's checkout on PYTHONPATH.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import common.config
+from common import backbones, checkpoint, runtime
+from common.batches import Batches
+from common.config import UserError
+from common.data import ImageSet
+from common.evaluation import predict, views
+from common.levels import load_module
+from common.network import StagedNetwork
+from common.readers import read_checkpoint, read_settings
+from common.trunk import FeatureBatches, Trunk
+
+
+def main() -> None:
+    """Read the request, build the level's network, and write its logits, float32 (V, N, C)."""
+    request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    level, classes = Path(request["level"]), request["classes"]
+    config = read_settings(request["settings"], level.parent, *request["paths"])
+    machine = runtime.start(config.train)
+    weights = backbones.describe_weights(config.network)  # ours: pixels are no matter of theirs
+    content = read_checkpoint(Path(request["checkpoint"]))
+    pictures = torch.from_numpy(np.load(request["pictures"], mmap_mode="c"))
+    count, names = len(pictures), tuple(map(str, range(classes)))
+    test = ImageSet(pictures, torch.arange(count), torch.zeros(count, dtype=torch.int64), names)
+    output = request["output"]
+
+    # `common` stays this checkout's, for it is imported; all else comes from the submission
+    own = str(common.config.PROJECT)
+    others = [place for place in sys.path if place and str(Path(place).resolve()) != own]
+    sys.path[:] = [str(level.parent), str(level), *others]
+    sys.argv[:] = [str(level / "run.py")]
+    network = load_module(level).build_network(config, classes)
+    if not isinstance(network, StagedNetwork):
+        raise UserError(f"build_network gives {type(network).__name__}, not a StagedNetwork")
+    network.to(machine.device, memory_format=torch.channels_last)
+    checkpoint.load_network(network, content, Path(request["checkpoint"]))
+
+    trunk = Trunk(network, machine, config.fast)
+    passes = []
+    for view in views(request["tta"]):
+        batches = Batches(test, weights, config.train.batch_size, machine, view)
+        stream = FeatureBatches(batches, trunk, repeats=False)
+        passes.append(predict(network, stream, machine).logits.numpy())
+    np.save(output, np.stack(passes))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Exception as error:  # whatever a submission raises: one line for the grader
+        text = " ".join(str(error).split())
+        print(
+            text if isinstance(error, UserError) else f"{type(error).__name__}: {text}",
+            file=sys.stderr,
+        )
+        sys.exit(1)

@@ -1,0 +1,167 @@
+"""Reads what a stranger wrote: settings, a report's files, a checkpoint. Nothing is unpickled."""
+
+import json
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from torch import Tensor
+
+from common import checkpoint
+from common.backbones import NAMED
+from common.config import LevelConfig, UserError
+from common.options import load_config
+
+LARGEST = 2**33  # bytes of a predictions.npz, unpacked: more is no report of ours
+
+# what a metrics.json must hold for the grader to compare it with anything
+NEEDED = {
+    "level": str,
+    "config": str,
+    "seed": int,
+    "data.title": str,
+    "data.fingerprint": str,
+    "data.split": str,
+    "weights.name": str,
+    "image_size": int,
+    "trainable": list,
+    "epochs": int,
+    "best_epoch": int,
+    "val.accuracy": float,
+    "tta": str,
+    "machine": dict,
+    "versions": dict,
+    "settings": dict,
+}
+for _part in ("test", "test_single"):
+    NEEDED |= {f"{_part}.correct": int, f"{_part}.total": int}
+    NEEDED |= {f"{_part}.accuracy": float, f"{_part}.loss": float}
+ARRAYS = {"labels": "i", "predictions": "i", "logits": "f", "classes": "U"}  # NumPy's kinds
+FACTS = {"network": dict, "fingerprint": str, "split": str, "settings": dict, "epoch": int}
+
+
+def read_settings(content: Any, project: Path, data_root: str | None, weights: str | None):
+    """Settings as a report or a checkpoint tells them -> `LevelConfig` for this machine.
+
+    Paths are the submitter's: `data_root` and `weights` replace them.
+
+    Raises:
+        UserError: settings that this checkout does not know.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yaml"
+        try:
+            file.write_text(yaml.safe_dump(content), encoding="utf-8")
+            config: LevelConfig = load_config(file)
+        except UserError as error:
+            raise UserError(str(error).replace(f"{file}: ", "")) from error
+        except (yaml.YAMLError, RecursionError, OSError, ValueError) as error:
+            raise UserError(f"settings that are none ({_line(error)})") from error
+    config.seeds = config.reports = None
+    config.resume = False
+    data, network = config.data, config.network
+    if data.name == "folder":
+        data.root = data_root or _here(data.root, project)
+    elif data.name != "digits":  # an archive's checksum says what it is: any copy will do
+        own = _here(data.root, project)
+        data.root = data_root or (own if own and Path(own).is_dir() else None)
+    if network.weights not in NAMED:
+        network.weights = weights or _here(network.weights, project)
+    return config
+
+
+def _here(path: str | None, project: Path) -> str | None:
+    """A path as the submitter gave it: relative ones are looked for in the submission."""
+    if path is None:
+        return None
+    full = Path(path).expanduser()
+    return str(full if full.is_absolute() else project / full)
+
+
+def read_checkpoint(place: Path) -> dict[str, Any]:
+    """A run's best.pt with the facts that runs put into it.
+
+    Raises:
+        UserError: there is none, or it is damaged or lacks a fact.
+    """
+    content = checkpoint.load(place)
+    for fact, kind in FACTS.items():
+        if not isinstance(content.get(fact), kind):
+            raise UserError(f"{place}: not a checkpoint of a run: '{fact}' is missing or no fact")
+    state = content["network"].items()
+    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state):
+        raise UserError(f"{place}: not a checkpoint of a run: its network is more than tensors")
+    return content
+
+
+def read_metrics(report: Path) -> dict:
+    """A report's metrics.json with all that the grader compares.
+
+    Raises:
+        UserError: there is none, or it lacks something.
+    """
+    metrics = _read_json(report / "metrics.json")
+    if not isinstance(metrics, dict) or metrics.get("schema") != 1:
+        raise UserError(f"{report.name}/metrics.json: not a report of schema 1")
+    for key, kind in NEEDED.items():
+        value: Any = metrics
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        kinds = (int, float) if kind is float else kind
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise UserError(f"{report.name}/metrics.json: '{key}' is missing or no {kind.__name__}")
+    return metrics
+
+
+def read_history(report: Path) -> list[dict]:
+    history = _read_json(report / "history.json")
+    fine = isinstance(history, list) and all(
+        isinstance(e, dict) and isinstance(e.get("val_accuracy"), int | float) for e in history
+    )
+    if not fine or not history:
+        raise UserError(f"{report.name}/history.json: not a list of epochs with val_accuracy")
+    return history
+
+
+def _read_json(file: Path) -> Any:
+    name = f"{file.parent.name}/{file.name}"
+    try:
+        return json.loads(file.read_text(encoding="utf-8"), parse_int=_integer)
+    except OSError as error:
+        raise UserError(f"{name}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name}: not JSON ({_line(error)})") from error
+
+
+def read_arrays(report: Path) -> dict[str, np.ndarray]:
+    file = report / "predictions.npz"
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if sum(member.file_size for member in archive.infolist()) > LARGEST:
+                raise ValueError("it unpacks to more than a report holds")
+        with np.load(file, allow_pickle=False) as saved:
+            arrays = {name: saved[name] for name in ARRAYS}
+            arrays |= {name: saved[name] for name in ("single",) if name in saved}
+    except Exception as error:  # a damaged file fails in a dozen ways
+        raise UserError(f"{report.name}/predictions.npz: unreadable ({_line(error)})") from error
+    count = len(arrays["labels"]) if arrays["labels"].ndim == 1 else -1
+    shapes = {"labels": (count,), "predictions": (count,)}
+    shapes["logits"] = (count, arrays["classes"].size)
+    for name, kind in ARRAYS.items():
+        shape = shapes.get(name, arrays[name].shape)
+        if arrays[name].dtype.kind != kind or arrays[name].shape != shape:
+            found = f"{arrays[name].dtype} {arrays[name].shape}"
+            raise UserError(f"{report.name}/predictions.npz: '{name}' is {found}")
+    return arrays
+
+
+def _integer(text: str) -> int | float:
+    """An int64; what is longer is no count of ours, and as a float it stays comparable."""
+    return int(text) if len(text) < 19 else float(text)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
