@@ -18,8 +18,8 @@ course: setup ## the course on CIFAR-10 with ImageNet weights (downloads both on
 grade: setup ## recompute what the reports claim from the saved weights, and judge it
 	@$(BIN)/python -m common.grade
 
-test: .venv/ready-test ## the tests
-	@$(BIN)/python -m pytest
+test: .venv/ready-test ## the tests, in two processes of one thread each
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 proof: .venv/ready-test ## the slow tests: minutes to an hour
 	@$(BIN)/python -m pytest --run-slow

@@ -91,7 +91,7 @@ class TrainConfig:
         early_stopping: epochs without a better val accuracy before it stops (default: never)
         precision: auto (the fastest that the device does in hardware), float32, bfloat16, float16
         device: auto, cpu, cuda, cuda:1, mps
-        threads: CPU threads (default: all cores)
+        threads: CPU threads (default: OMP_NUM_THREADS, else all cores)
     """
 
     epochs: int = 5

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 
 import common.config
 from common import (
@@ -45,7 +46,8 @@ class Experiment:
     """
 
     def __init__(self, script: str | Path, config: LevelConfig):
-        self.level, self.config = Path(script).resolve().parent.name, config
+        folder = Path(script).resolve().parent
+        self.level, self.levels, self.config = folder.name, folder.parent, config
         augment.build(config.augment, mirror=True)  # an unknown name is said before the work
         schedules.build(config.train.schedule, steps=1)
         self.runtime = runtime.start(config.train)
@@ -55,6 +57,8 @@ class Experiment:
         self.reports = reports_folder(config, self.data.title)
         _check_writable(self.folder, "runs belong in the project's folder: make it writable")
         _check_writable(self.reports, "make it writable, or choose another with --reports")
+        settings = yaml.safe_dump(config.settings(), sort_keys=False, allow_unicode=True)
+        (self.folder / "config.yaml").write_text(settings, encoding="utf-8")
         self._log_to_file()
         self._say_what_it_uses()
 
@@ -119,9 +123,8 @@ class Experiment:
     def _start_from(self, network: StagedNetwork, level: str) -> None:
         """Load the best checkpoint of another level's run with the same data, weights and seed."""
         path = self.folder.parent / run_name(level, "config", self.config.seed) / "best.pt"
-        project = common.config.PROJECT
-        if not (project / level / "run.py").is_file():
-            known = sorted(script.parent.name for script in project.glob("level*/run.py"))
+        if not (self.levels / level / "run.py").is_file():
+            known = sorted(script.parent.name for script in self.levels.glob("level*/run.py"))
             raise UserError(f"network.start_from: no level '{level}'{nearest(level, known)}")
         how = f"run first: {_command_for(level, self.config)}"
         if not path.is_file():

@@ -46,9 +46,8 @@ def start(config: TrainConfig) -> Runtime:
     Raises:
         UserError: a device that is not there, or a precision that the device cannot do.
     """
-    allowed = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if allowed else os.cpu_count()
-    torch.set_num_threads(config.threads or cores)
+    if config.threads:
+        torch.set_num_threads(config.threads)
     device = _device(config.device)
     return Runtime(device, _dtype(config.precision, device))
 

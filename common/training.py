@@ -1,5 +1,6 @@
 """`fit`: one loop, one precision path, for every level."""
 
+import json
 import logging
 import time
 from pathlib import Path
@@ -41,7 +42,7 @@ def fit(
     """Train, and leave the network with the weights of the epoch that was best on val.
 
     The best epoch has the highest val accuracy, the earliest where several have. After every epoch
-    `folder` holds `last.pt`, from which `config.resume` goes on, and `best.pt`.
+    `folder` holds `best.pt`, `history.json`, and `last.pt`, from which `config.resume` goes on.
 
     Returns:
         The history: a dict an epoch.
@@ -64,6 +65,7 @@ def fit(
             best = entry
             checkpoint.save(folder / "best.pt", trainer.state(epoch=epoch))
         checkpoint.save(folder / "last.pt", trainer.state(history=history, **trainer.progress()))
+        (folder / "history.json").write_text(json.dumps(history, indent=2), encoding="utf-8")
 
     path = folder / "best.pt"
     checkpoint.load_network(network, checkpoint.load(path), path)
@@ -92,20 +94,25 @@ class Trainer:
     def epoch(self, epoch: int) -> dict[str, float]:
         """Train on every picture once, then score val; accuracies are correct over seen."""
         started = time.perf_counter()
-        loss_sum, correct = torch.zeros(2, dtype=torch.float64, device=self.runtime.device)
+        loss_sum = torch.zeros((), device=self.runtime.device)
+        correct = torch.zeros((), dtype=torch.int64, device=self.runtime.device)
         losses, seen, first = [], 0, (epoch - 1) * len(self.train)
         self.network.train()
         quiet = None if log.isEnabledFor(logging.INFO) else True  # None: quiet if no terminal
-        bar = tqdm(self.train.epoch(epoch), f"epoch {epoch}", len(self.train), False, disable=quiet)
-        for step, (features, targets) in enumerate(bar):
-            loss, logits = self.step(first + step, features, targets)
-            losses.append(loss)
-            loss_sum += loss * len(targets)
-            correct += (logits.argmax(1) == targets).sum()
-            seen += len(targets)
-            if (step + 1) % LOOK == 0 or step + 1 == len(self.train):
-                _check_finite(losses, step, epoch)
-                bar.set_postfix_str(f"loss {loss_sum / seen:.3f}, accuracy {correct / seen:.1%}")
+        count = len(self.data.train)
+        with tqdm(None, f"epoch {epoch}", count, False, unit=" pictures", disable=quiet) as bar:
+            for step, (features, targets) in enumerate(self.train.epoch(epoch)):
+                loss, logits = self.step(first + step, features, targets)
+                losses.append(loss)
+                loss_sum += loss * len(targets)
+                correct += (logits.argmax(1) == targets).sum()
+                seen += len(targets)
+                bar.update(len(targets))
+                if (step + 1) % LOOK == 0 or step + 1 == len(self.train):
+                    _check_finite(losses, step, epoch)
+                    bar.set_postfix_str(
+                        f"loss {loss_sum / seen:.3f}, accuracy {correct / seen:.1%}"
+                    )
         seconds = time.perf_counter() - started
         val = predict(self.network, self.val, self.runtime).score()
         return {

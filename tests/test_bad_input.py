@@ -305,6 +305,11 @@ def suggested(text):
     return load_config(LEVELS[3] / "config.yaml", shlex.split(command[1]))
 
 
+def test_start_from_a_level_that_is_none(refused):
+    arguments = [*TINY, "--network.start_from=level3_fuson"]
+    refused(4, arguments, "no level 'level3_fuson'", "did you mean 'level3_fusion'")
+
+
 def test_level_4_without_level_3(refused, tmp_path):
     title = 'Digits (mine), "small"'
     arguments = [*TINY, f"--data.title={title}", "--data.mirror=true", "--seed=3"]

@@ -152,6 +152,9 @@ def test_level_with_no_option(plain, number):
     assert m["test"]["loss"] == pytest.approx(loss, abs=5e-3), "up to float16's rounding"
 
     history = plain.history(name)
+    kept = plain.project / "runs/cifar-10" / name
+    assert load_config(kept / "config.yaml").settings() == m["settings"]
+    assert json.loads((kept / "history.json").read_text()) == history
     accuracies = [entry["val_accuracy"] for entry in history]
     assert len(history) == m["epochs"]
     assert m["best_epoch"] == accuracies.index(max(accuracies)) + 1, "the earliest of the best"
