@@ -63,7 +63,7 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device).tolist()  # "meta" is made, but cannot be read
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         raise UserError(f"train.device: no device '{name}' here; try auto or cpu") from error
     return device
 
