@@ -1,4 +1,11 @@
-"""Slow tests, the proofs, run only when asked for: `make proof`, or pytest --run-slow."""
+"""Slow tests, the proofs, run only when asked for: `make proof`, or pytest --run-slow.
+
+And what all test files share: a fixture, and pytest's words for the helpers' asserts.
+"""
+
+import pytest
+
+pytest.register_assert_rewrite("projects", "refusals", "reports")
 
 
 def pytest_addoption(parser):
@@ -10,3 +17,14 @@ def pytest_collection_modifyitems(config, items):
     left_out = [item for item in items if bool(item.get_closest_marker("slow")) != slow]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A function that writes a YAML file and returns its path."""
+
+    def write(text, name="mine.yaml"):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return tmp_path / name
+
+    return write

@@ -3,10 +3,12 @@
 from collections import OrderedDict
 
 import torch
+import torchvision
 from torch import nn
 
+from common import backbones
 from common.backbones import Backbone, Weights
-from common.config import TrainConfig
+from common.config import NetworkConfig, TrainConfig
 from common.data import ImageSet, Splits
 from common.network import Classifier, StagedNetwork
 from common.runtime import Runtime
@@ -59,3 +61,21 @@ def small_splits(count: int = 30, size: int = 8, classes: int = 3) -> Splits:
 
 def quick(**settings) -> TrainConfig:
     return TrainConfig(**{"epochs": 2, "batch_size": 8, "precision": "float32", **settings})
+
+
+def torchvision_network() -> nn.Module:
+    """torchvision's ResNet-18 for 7 classes, in eval mode, no parameter or statistic as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        network = torchvision.models.resnet18(num_classes=7)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 2)
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.normal_(module.bias, 0, 0.1)
+    return network.eval()
+
+
+def build(weights="none", **options) -> Backbone:
+    return backbones.build(NetworkConfig(weights=str(weights), **options))

@@ -1,8 +1,10 @@
 """Made-up runs for the tests of reports, and what reads a report back."""
 
+import json
 import re
 
 import numpy as np
+import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from common import report
@@ -141,3 +143,38 @@ def draw(figure):
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return canvas.get_renderer()
+
+
+class Reports:
+    """A folder of reports, read again."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def metrics(self, name):
+        return json.loads((self.folder / name / "metrics.json").read_text(encoding="utf-8"))
+
+    def history(self, name):
+        return json.loads((self.folder / name / "history.json").read_text(encoding="utf-8"))
+
+    def predictions(self, name):
+        with np.load(self.folder / name / "predictions.npz", allow_pickle=False) as saved:
+            return dict(saved)
+
+    def rows(self):
+        """The ladder's rows: cells by level."""
+        text = (self.folder / "README.md").read_text(encoding="utf-8")
+        lines = [line for line in text.splitlines() if re.match(r"\| \[?level\d", line)]
+        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+        return {re.search(r"level\d\w*", row[0])[0]: row for row in rows}
+
+    def check_gain(self, name, below):
+        """The gain over the level below is the difference of the two test accuracies."""
+        own, other = self.metrics(name), self.metrics(below)
+        suffix = re.compile(r"-seed\d+$")
+        assert own["below"]["level"] == suffix.sub("", below)
+        difference = own["test"]["correct"] - other["test"]["correct"]
+        assert own["below"]["gain"] == difference / own["test"]["total"]
+        assert own["test"]["accuracy"] - other["test"]["accuracy"] == pytest.approx(
+            own["below"]["gain"], abs=1e-12
+        )

@@ -1,15 +1,7 @@
-"""The four levels, end to end and tiny: as a user runs them, and what they leave."""
+"""The four scripts without any option, end to end: as a user runs them, and what they leave."""
 
-import contextlib
 import json
-import logging
-import os
 import pickle
-import re
-import runpy
-import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -17,93 +9,19 @@ import torch
 import torchvision
 from scipy.special import logsumexp
 
-import common.config
-from common import ladder, levels, plots
-from common.evaluation import evaluate
-from common.experiment import Experiment
 from common.options import load_config
 from common.runtime import file_hash
-from common.training import fit
 from makers import make_cifar_archive, write_sitecustomize
+from projects import NAMES, copy_project, python
+from reports import Reports
 
-PROJECT = common.config.PROJECT
-NAMES = ["level1_baseline", "level2_augmentation", "level3_fusion", "level4_finetune_tta"]
 TRAINS = [["head"], ["layer4", "head"], ["layer4", "head"], ["layer3", "layer4", "head"]]
-TINY = [
-    "--offline",
-    "--data.limit=60",
-    "--train.epochs=1",
-    "--network.image_size=32",
-    "--audit=false",
-]
 REPORT = {"metrics.json", "history.json", "predictions.npz", "report.md"}
 REPORT |= {"training_curves.png", "confusion_matrix.png"}
 FIXED = {"schema", "level", "config", "seed", "data", "weights", "image_size", "trainable"}
 FIXED |= {"epochs", "best_epoch", "train", "val", "test", "test_single", "frozen", "below"}
 FIXED |= {"seconds", "command", "commit", "machine", "versions"}
 FURTHER = {"parameters", "trained_parameters", "tta", "detail", "settings"}
-log = logging.getLogger("rungs")
-
-
-def copy_project(place):
-    """The four levels and common/, without what runs left; the bundled weights are linked."""
-    for folder in [PROJECT / name for name in (*NAMES, "common")]:
-        ignored = shutil.ignore_patterns("__pycache__", "weights")
-        shutil.copytree(folder, place / folder.name, ignore=ignored)
-    (place / "common/weights").symlink_to(PROJECT / "common/weights")
-    return place
-
-
-def python(*arguments, cwd, **environment):
-    """A process of its own; it must end well. Returns its stdout."""
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env=os.environ | environment,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout
-
-
-class Reports:
-    """A folder of reports, read again."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def metrics(self, name):
-        return json.loads((self.folder / name / "metrics.json").read_text(encoding="utf-8"))
-
-    def history(self, name):
-        return json.loads((self.folder / name / "history.json").read_text(encoding="utf-8"))
-
-    def predictions(self, name):
-        with np.load(self.folder / name / "predictions.npz", allow_pickle=False) as saved:
-            return dict(saved)
-
-    def rows(self):
-        """The ladder's rows: cells by level."""
-        text = (self.folder / "README.md").read_text(encoding="utf-8")
-        lines = [line for line in text.splitlines() if re.match(r"\| \[?level\d", line)]
-        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-        return {re.search(r"level\d\w*", row[0])[0]: row for row in rows}
-
-    def check_gain(self, name, below):
-        """The gain over the level below is the difference of the two test accuracies."""
-        own, other = self.metrics(name), self.metrics(below)
-        suffix = re.compile(r"-seed\d+$")
-        assert own["below"]["level"] == suffix.sub("", below)
-        difference = own["test"]["correct"] - other["test"]["correct"]
-        assert own["below"]["gain"] == difference / own["test"]["total"]
-        assert own["test"]["accuracy"] - other["test"]["accuracy"] == pytest.approx(
-            own["below"]["gain"], abs=1e-12
-        )
-
-
-# ---- the four scripts without any option ----
 
 
 @pytest.fixture(scope="module")
@@ -208,131 +126,3 @@ def test_level_4_starts_from_level_3s_best(plain):
         in (plain.printed[3])
     )
     assert plain.metrics(NAMES[2])["best_epoch"] == best["epoch"]
-
-
-# ---- the course on the bundled digits, with two seeds, and a level of the reader's own ----
-
-
-@pytest.fixture(scope="module")
-def course(tmp_path_factory):
-    """`python -m common.course --offline`, tiny, with seeds 0 and 1."""
-    project = copy_project(tmp_path_factory.mktemp("course") / "project")
-    printed = python("-m", "common.course", *TINY, "--seeds", "0", "1", cwd=project)
-    reports = Reports(project / "runs/digits/reports")
-    reports.project, reports.printed = project, printed
-    return reports
-
-
-@contextlib.contextmanager
-def inside(project):
-    """This process takes a copy of the project for the project."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(common.config, "PROJECT", project)
-        patch.setattr(sys, "path", sys.path[:])
-        patch.setattr(log, "handlers", [])
-        threads = torch.get_num_threads()
-        yield patch
-        torch.set_num_threads(threads)
-        for handler in log.handlers:
-            handler.close()
-
-
-def run_inside(project, script, *arguments):
-    with inside(project) as patch:
-        patch.setattr(sys, "argv", [str(script), *arguments])
-        runpy.run_path(str(script), run_name="__main__")
-
-
-def test_course_gives_four_rows(course):
-    rows = course.rows()
-    assert list(rows) == NAMES
-    page = course.printed[course.printed.rindex(NAMES[0]) :]
-    assert [name for name in NAMES if name in page] == NAMES
-    assert page.rstrip().endswith(str(course.folder / "README.md"))
-    for below, name in zip(NAMES, NAMES[1:], strict=False):
-        course.check_gain(name, below)
-        m = course.metrics(name)
-        assert m["command"] == "python -m common.course " + " ".join([*TINY, "--seeds", "0", "1"])
-        assert m["data"]["name"] == "digits" and m["weights"]["name"] == "tiny-imagenet"
-        assert m["data"]["train"] + m["data"]["val"] == m["test"]["total"] == 60
-    assert course.metrics(NAMES[3])["tta"] == "shifts", "a mirrored digit is no digit"
-
-
-def test_two_seeds_leave_two_reports(course):
-    wanted = {name + suffix for name in NAMES for suffix in ("", "-seed1")}
-    folders = {folder.name for folder in course.folder.iterdir() if folder.is_dir()}
-    assert folders == wanted
-    for name in NAMES:
-        first, second = course.metrics(name), course.metrics(f"{name}-seed1")
-        assert (first["seed"], second["seed"]) == (0, 1)
-        assert first["data"] == second["data"], "a seed never changes the split"
-        logits = [course.predictions(n)["logits"] for n in (name, f"{name}-seed1")]
-        assert not np.array_equal(*logits)
-    course.check_gain(f"{NAMES[3]}-seed1", f"{NAMES[2]}-seed1")
-    assert "starts from runs/digits/level3_fusion-seed1/best.pt" in course.printed
-    accuracies = [100 * course.metrics(NAMES[1] + s)["test"]["accuracy"] for s in ("", "-seed1")]
-    assert (
-        f"2 seeds: test accuracy {np.mean(accuracies):.2f} +- {np.std(accuracies, ddof=1):.2f}"
-        in (course.printed)
-    )
-
-
-def test_same_seed_gives_the_same_run(course, tmp_path):
-    name = NAMES[1]
-    copy = copy_project(tmp_path / "project")
-    script = copy / name / "run.py"
-    run_inside(copy, script, *TINY, f"--reports={tmp_path / 'again'}")
-    again = Reports(tmp_path / "again")
-    first, second = course.metrics(name), again.metrics(name)
-    for key in ("train", "val", "test", "test_single", "frozen", "best_epoch", "data", "weights"):
-        assert first[key] == second[key], key
-    saved, repeated = course.predictions(name), again.predictions(name)
-    assert all(np.array_equal(saved[key], repeated[key]) for key in saved)
-    figures = ("lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
-    for one, other in zip(course.history(name), again.history(name), strict=True):
-        assert [one[f] for f in figures] == [other[f] for f in figures]
-
-
-def test_a_readers_own_level_is_found(course):
-    project = course.project
-    mine = project / "level5_mine"
-    shutil.copytree(project / NAMES[1], mine)
-    try:
-        assert [level.name for level in levels.find_levels(project)] == [*NAMES, mine.name]
-        assert levels.find_level("5", project) == levels.find_level("level5_mine", project) == mine
-        run_inside(project, mine / "run.py", *TINY)
-        course.check_gain(mine.name, NAMES[3])
-        assert list(course.rows()) == [*NAMES, mine.name]
-        level2, level5 = course.predictions(NAMES[1]), course.predictions(mine.name)
-        assert np.array_equal(level2["logits"], level5["logits"]), "the same recipe and seed"
-        gain = plots.points(course.metrics(mine.name)["below"]["gain"])
-        row = " ".join(course.rows()[mine.name])
-        assert re.search(rf" {re.escape(gain)} .*over level4", row), row
-    finally:
-        shutil.rmtree(mine)
-        shutil.rmtree(course.folder / mine.name, ignore_errors=True)
-        ladder.write_ladder(course.folder)
-
-
-# ---- the fast way is the plain way ----
-
-
-@pytest.mark.parametrize("name", [NAMES[0], NAMES[2]])
-def test_fast_and_plain_give_the_same_logits(course, name):
-    logits = []
-    with inside(course.project):
-        level = course.project / name
-        module = levels.load_module(level)
-        for fast in ("true", "false"):
-            options = [*TINY, "--train.precision=float32", f"--fast={fast}"]
-            config = load_config(level / "config.yaml", options)
-            config.data.title = f"fast {fast}"
-            run = Experiment(module.__file__, config)
-            network = run.build(module.build_network)
-            fit(network, run.data, config, run.runtime, run.folder)
-            results = evaluate(network, run.data, config, run.runtime)
-            logits.append(results.test.logits)
-    plain = logits[1]
-    assert plain.shape == (60, 10) and plain.std() > 0.1
-    assert (logits[0] - plain).abs().max() <= 1e-5 * plain.abs().max()
-    assert not torch.equal(logits[0], plain), "folded and plain convolutions round differently"

@@ -1,0 +1,75 @@
+"""Runs that cannot start: what they stand on, resume, or write to is not as they need it."""
+
+import re
+import shlex
+
+from common.options import load_config
+from makers import make_picture_folder
+from refusals import LEVELS, TINY, on
+
+# ---- level 4 stands on level 3 ----
+
+
+def suggested(text):
+    """The command that an error line says to run first, as level 3's config."""
+    command = re.search(r"run first: python level3_fusion/run\.py(.*)$", text.strip())
+    return load_config(LEVELS[3] / "config.yaml", shlex.split(command[1]))
+
+
+def test_start_from_a_level_that_is_none(refused):
+    arguments = [*TINY, "--network.start_from=level3_fuson"]
+    refused(4, arguments, "no level 'level3_fuson'", "did you mean 'level3_fusion'")
+
+
+def test_level_4_without_level_3(refused, tmp_path):
+    title = 'Digits (mine), "small"'
+    arguments = [*TINY, f"--data.title={title}", "--data.mirror=true", "--seed=3"]
+    arguments += [f"--reports={tmp_path / 'my reports'}"]
+    text = refused(4, arguments, "level4_finetune_tta", "level3_fusion", "run first")
+    own = load_config(LEVELS[4] / "config.yaml", arguments)
+    first = suggested(text)
+    assert (first.data, first.seed, first.reports) == (own.data, own.seed, own.reports)
+    assert (first.network.weights, first.network.image_size) == ("tiny-imagenet", 32)
+    assert first.network.trainable == ["layer4", "head"], "level 3's own"
+
+
+def test_level_4_on_another_level_3(run, refused, tmp_path):
+    """What level 3 left is refused where split, pictures or weights are others."""
+    assert run(3, *TINY)[0] == 0
+    left = "runs/digits/level3_fusion/best.pt"
+    text = refused(4, [*TINY, "--data.split_seed=1"], left, "other split", "run first")
+    assert suggested(text).data.split_seed == 1
+    text = refused(4, [*TINY, "--network.weights=none"], left, "other starting weights")
+    assert suggested(text).network.weights == "none"
+    pictures = on(make_picture_folder(tmp_path / "pets"))
+    text = refused(4, [*pictures, "--data.title=digits"], left, "other pictures")
+    assert suggested(text).data.root == str(tmp_path / "pets")
+    refused(4, [*TINY, "--seed=1"], "level3_fusion", "run first", "--seed 1")
+    assert run(4, *TINY)[0] == 0, "the same data, split, weights and seed: it runs"
+
+
+# ---- resuming, and where reports go ----
+
+
+def test_resuming_with_another_config(run, refused, project):
+    assert run(1, *TINY)[0] == 0
+    log_file = project / "runs/digits/level1_baseline/last.pt"
+    resume = [*TINY, "--resume=true"]
+    changed = [*resume, "--train.lr=0.5", "--augment", "flip"]
+    refused(1, changed, log_file, "train.lr", "augment", "without --resume")
+    refused(1, [*resume, "--data.limit=70"], log_file, "data.limit", "change back")
+    code, out, text = run(1, *resume)
+    assert (code, text) == (0, "") and "resumed after epoch 1" in out
+
+
+def test_reports_folder_that_cannot_be_written(refused, project, tmp_path):
+    (tmp_path / "file").write_text("x")
+    folder = tmp_path / "file" / "reports"
+    refused(1, [*TINY, f"--reports={folder}"], folder, "cannot write", "--reports")
+    assert not list(project.rglob("*.pt")), "said before any training"
+
+
+def test_project_folder_that_cannot_be_written(refused, project):
+    project.mkdir()
+    (project / "runs").write_text("a file where a folder should be")
+    refused(1, TINY, project / "runs", "cannot write")

@@ -1,0 +1,54 @@
+"""The project and copies of it, and what runs in them: this process, or one of its own."""
+
+import contextlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import common.config
+
+PROJECT = common.config.PROJECT
+NAMES = ["level1_baseline", "level2_augmentation", "level3_fusion", "level4_finetune_tta"]
+log = logging.getLogger("rungs")
+
+
+def copy_project(place):
+    """The four levels and common/, without what runs left; the bundled weights are linked."""
+    for folder in [PROJECT / name for name in (*NAMES, "common")]:
+        ignored = shutil.ignore_patterns("__pycache__", "weights")
+        shutil.copytree(folder, place / folder.name, ignore=ignored)
+    (place / "common/weights").symlink_to(PROJECT / "common/weights")
+    return place
+
+
+def python(*arguments, cwd, **environment):
+    """A process of its own; it must end well. Returns its stdout."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=os.environ | environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+@contextlib.contextmanager
+def inside(project):
+    """This process takes a copy of the project for the project."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(common.config, "PROJECT", project)
+        patch.setattr(sys, "path", sys.path[:])
+        patch.setattr(log, "handlers", [])
+        threads = torch.get_num_threads()
+        yield patch
+        torch.set_num_threads(threads)
+        for handler in log.handlers:
+            handler.close()
