@@ -25,8 +25,9 @@ def loss_at_start(subject: Subject) -> tuple[bool, str, str]:
     with torch.no_grad():
         logits = network(subject.pictures(subject.data.train)).cpu()
     loss, chance = float(cross_entropy(logits, subject.data.train.labels)), math.log(classes)
-    expected = f"near ln({classes}) = {chance:.2f}"
-    return 0.6 * chance < loss < 1.6 * chance + 0.3, expected, f"{loss:.2f}"
+    # how near depends on the features' scale at this small size; a head out of scale is far off
+    expected = f"within half and three times ln({classes}) = {chance:.2f}"
+    return chance / 2 < loss < 3 * chance, expected, f"{loss:.2f}"
 
 
 @check("logits, not probabilities", "a softmax or a ReLU after the last layer")
