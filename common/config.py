@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import difflib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,8 +176,18 @@ class LevelConfig:
         return other
 
     def settings(self) -> dict[str, Any]:
-        """Every option and its value, as plain data."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if key != "file"}
+        """Every option and its value, as plain data; paths below the home folder from `~` on."""
+        values = {key: value for key, value in dataclasses.asdict(self).items() if key != "file"}
+        for group, key in ((values["data"], "root"), (values["network"], "weights")):
+            group[key] = tilde(group[key])
+        return values | {"reports": tilde(values["reports"])}
+
+
+def tilde(path: str | None) -> str | None:
+    """A path below the home folder from `~` on, as others can use it; any other as it is."""
+    home = str(Path.home())
+    inside = path is not None and path.startswith(home + os.sep) and home != os.sep
+    return "~" + path[len(home) :] if inside else path
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

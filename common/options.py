@@ -65,13 +65,15 @@ def _parser(prog: str | None, default_file: Path | None) -> ArgumentParser:
 
 
 def _expand(arguments: list[str]) -> list[str]:
-    """Spell out `--offline`, and `--seeds 0 1 2` or `--network.trainable layer4 head` as lists."""
+    """Spell out `--offline`, a bare `--resume`, and `--seeds 0 1 2` and its like as lists."""
     lists = {"--seeds", "--network.trainable", "--network.taps", "--augment"}
     expanded, rest = [], list(arguments)
     while rest:
         argument = rest.pop(0)
         if argument == "--offline":
             expanded += OFFLINE
+        elif argument == "--resume" and (not rest or rest[0].startswith("--")):
+            expanded += ["--resume", "true"]
         elif argument in lists:
             values = []
             while rest and not rest[0].startswith("--"):

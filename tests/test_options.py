@@ -122,7 +122,7 @@ def test_mistakes_in_yaml(written, text, words):
         (["--ofline"], ["unknown option '--ofline'", "mean 'offline'"]),
         (["--train.epochs", "two"], ["train.epochs", "a whole number", "'two'"]),
         (["--train.precision", "half"], ["train.precision", "auto, float32, bfloat16, float16"]),
-        (["--resume"], ["--resume", "expected one argument"]),
+        (["--fast"], ["--fast", "expected one argument"]),
         (["pets"], ["unrecognized", "pets"]),
     ],
 )
@@ -156,3 +156,8 @@ def test_values_out_of_range(written, key, bad, good):
         if value not in ("nan", "inf"):
             text = f"{group}: {{{name}: {value}}}" if group else f"{name}: {value}"
             refused("mine.yaml", key, value, file=written(text))
+
+
+@pytest.mark.parametrize("line", [["--resume"], ["--resume", "--seed", "1"], ["--resume", "true"]])
+def test_resume_is_a_word_of_its_own(line):
+    assert load_config(PROJECT / "level1_baseline" / "config.yaml", line).resume is True

@@ -4,6 +4,7 @@ import dataclasses
 import re
 import runpy
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -122,3 +123,11 @@ def test_help_says_what_every_option_means(monkeypatch, capsys):
     assert without == []
     assert "default: 3)" in entries["--train.epochs"], "the level's own value, from its YAML"
     assert entries["--data.val_fraction"].endswith("(type: float, default: 0.2)")
+
+
+def test_settings_name_the_home_folder_as_others_can_use_it():
+    home = Path.home()
+    file = PROJECT / "level1_baseline" / "config.yaml"
+    config = load_config(file, ["--data.root", f"{home}/pets", "--network.weights", "/srv/w.pth"])
+    settings = config.settings()
+    assert settings["data"]["root"] == "~/pets" and settings["network"]["weights"] == "/srv/w.pth"
