@@ -151,7 +151,7 @@ BUGS = [
         "the best epoch on val is kept"),
     Bug("mean of batch means in training", TRAINING,
         "correct += (logits.argmax(1) == targets).sum()",
-        "correct += (logits.argmax(1) == targets).double().mean() * 60 / len(self.train)",
+        "correct = correct + (logits.argmax(1) == targets).double().mean() * 60 / len(self.train)",
         "accuracy is total over total"),
     Bug("mean of batch means in evaluation", EVALUATION, '"accuracy": correct / total',
         '"accuracy": sum(float((p == q).double().mean()) for p, q in zip('

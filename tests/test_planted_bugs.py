@@ -42,6 +42,8 @@ def test_bug_is_named(bug: Bug, folder):
         (finding,) = findings(str(bug.level), list(bug.options), [bug.check], folder)
     assert finding.check == bug.check
     assert not finding.passed, finding.line()
+    if finding.expected == "no error":  # found by a crash: fine where a crash is what it looks for
+        assert bug.check in ("shapes fit", "test is never read in training"), finding.line()
 
 
 @pytest.mark.parametrize("level", [1, 2, 3, 4])
