@@ -1,4 +1,4 @@
-"""The ladder page over all reports of a folder: each level, its gain, and what was it worth.
+"""The ladder page over all reports of a folder: each level, its gain, what ingredients are worth.
 
 Made from reports alone, without data or networks. A config whose name begins with `without_` is
 its level less one ingredient; the page says what that ingredient is worth.
