@@ -94,7 +94,7 @@ def write_ladder(reports: Path) -> str:
     for i, row in enumerate(shown):  # a gain over any other level than the one drawn before it
         if i and row["below"] and row["below"]["level"] == shown[i - 1]["level"]:
             row |= {key: row["below"][key] for key in ("gain", "verdict")}
-    plots.ladder(shown).savefig(reports / "ladder.png")
+    plots.save(plots.ladder(shown), reports / "ladder.png")
 
     runs = [metrics for _, metrics in found]
     page = _page(

@@ -60,10 +60,13 @@ def write_report(
             logits=logits.clip(-FLOAT16, FLOAT16).astype(np.float16),
             classes=np.array(classes, dtype=str),
         )
-        curves = plots.training_curves(history, metrics["best_epoch"])
-        curves.savefig(new / "training_curves.png")
-        plots.confusion_matrix(labels, predictions, classes).savefig(new / "confusion_matrix.png")
-        galleries.contact_sheet(*examples, classes).savefig(new / "contact_sheet.png")
+        pictures = {
+            "training_curves": plots.training_curves(history, metrics["best_epoch"]),
+            "confusion_matrix": plots.confusion_matrix(labels, predictions, classes),
+            "contact_sheet": galleries.contact_sheet(*examples, classes),
+        }
+        for name, figure in pictures.items():
+            plots.save(figure, new / f"{name}.png")
         for name, text in texts.items():
             (new / name).write_text(text, encoding="utf-8")
         # Without metrics.json it is no report: the old one goes first, the new one comes last.
