@@ -25,7 +25,7 @@ def main() -> None:
         config = load_config(level / "config.yaml", arguments, prog="python -m common.audit LEVEL")
         data = load_splits(config.data, backbones.image_size(config.network))
         build_network = levels.load_module(level).build_network
-        subject = Subject(config, build_network, data, runtime.start(config.train))
+        subject = Subject(config, build_network, data, runtime.start(config.train, config.fast))
         findings = find_bugs(subject)
         print(f"\n{level.name} on {data.title}")
         for finding in findings:

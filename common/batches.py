@@ -37,6 +37,8 @@ class Batches:
         self.runtime, self.transform, self.seed = runtime, transform, seed
         self.source, self.rows = _to_device(images, runtime.device)
         self.labels = images.labels.to(runtime.device)
+        self.mean = torch.tensor(weights.mean, device=runtime.device).view(3, 1, 1)
+        self.deviation = torch.tensor(weights.deviation, device=runtime.device).view(3, 1, 1)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -68,10 +70,8 @@ class Batches:
 
     def network_input(self, pixels: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> normalised (B, 3, S, S), channels last, in the run's precision."""
-        mean = torch.tensor(self.weights.mean, device=pixels.device).view(3, 1, 1)
-        deviation = torch.tensor(self.weights.deviation, device=pixels.device).view(3, 1, 1)
         # normalised at stored size: the same after resizing, whose weights sum to one, but cheaper
-        x = (pixels.float() / 255 - mean) / deviation
+        x = (pixels.float() / 255 - self.mean) / self.deviation
         x = x.contiguous(memory_format=torch.channels_last)
         size, stored = self.weights.image_size, tuple(x.shape[2:])
         if stored != (size, size):

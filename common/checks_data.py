@@ -116,7 +116,8 @@ def augmentation_on_train(subject: Subject) -> tuple[bool, str, str]:
     different = len({image.tobytes() for image in images.float().cpu().numpy()})
     evaluated = torch.cat([images for images, _ in trainer.val.batches.epoch()])
     gap = largest_gap(evaluated, subject.pictures(val))
-    kept = trainer.train.repeats and bool(subject.config.augment)
+    next(iter(trainer.train.epoch(1)))
+    kept = bool(subject.config.augment) and trainer.train.trunk.recall(train) is not None
     expected = f"{'several' if moves else 'one'} of 32 different, val as it is"
     seen = f"{different} of 32 different, val {gap:.0e} off" + (
         ", kept over epochs" if kept else ""

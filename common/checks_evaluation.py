@@ -15,8 +15,8 @@ def _predict(
     subject: Subject, network: StagedNetwork, part: ImageSet, batch_size: int = BATCH
 ) -> Predictions:
     batches = Batches(part, network.weights, batch_size, subject.runtime)
-    trunk = Trunk(network, subject.runtime, subject.config.fast)
-    return predict(network, FeatureBatches(batches, trunk, repeats=False), subject.runtime)
+    trunk = Trunk(network, subject.runtime)
+    return predict(network, FeatureBatches(batches, trunk, repeats=False))
 
 
 @check("two evaluations agree", "dropout or batch norm left in train mode while evaluating")
@@ -82,7 +82,7 @@ def blind_is_blind(subject: Subject) -> tuple[bool, str, str]:
 @check("test is scored on test", "a report on other pictures, or in another order")
 def scored_on_test(subject: Subject) -> tuple[bool, str, str]:
     network = subject.network()
-    results = evaluate(network, subject.data, subject.config, subject.runtime)
+    results = evaluate(network, subject.data, subject.config, Trunk(network, subject.runtime))
     wrong = []
     for name in ("train", "val", "test"):
         part, own = getattr(subject.data, name), getattr(results, name)
@@ -101,7 +101,7 @@ def tta_averages(subject: Subject) -> tuple[bool, str, str]:
     network, part = subject.network(), subject.data.test
     tta = subject.config.test.tta
     tta = "shifts" if tta == "flip" and not subject.data.mirror else tta
-    results = evaluate(network, subject.data, subject.config, subject.runtime)
+    results = evaluate(network, subject.data, subject.config, Trunk(network, subject.runtime))
     passes = [part.images]
     if tta == "flip":
         passes.append(torch.from_numpy(part.images.numpy()[:, :, :, ::-1].copy()))

@@ -12,6 +12,7 @@ from common.data import Splits
 from common.network import StagedNetwork
 from common.subject import Subject, check, cross_entropy, largest_gap, without_dropout
 from common.training import Trainer, fit
+from common.trunk import Trunk
 
 
 @check("one batch can be overfitted", "gradients that do not reach the weights, a wrong loss")
@@ -184,7 +185,8 @@ def test_untouched(subject: Subject) -> tuple[bool, str, str]:
     config = copy.deepcopy(subject.config)
     config.train.epochs, config.train.early_stopping = 1, None
     with tempfile.TemporaryDirectory() as folder:
-        fit(subject.network(), data, config, subject.runtime, Path(folder))
+        network = subject.network()
+        fit(network, data, config, Trunk(network, subject.runtime), Path(folder))
     return True, "fit to end without it", "it did"
 
 
@@ -208,7 +210,8 @@ def best_epoch_kept(subject: Subject) -> tuple[bool, str, str]:
     Trainer.epoch = scripted
     try:
         with tempfile.TemporaryDirectory() as folder:
-            fit(network, subject.data, config, subject.runtime, Path(folder))
+            trunk = Trunk(network, subject.runtime)
+            fit(network, subject.data, config, trunk, Path(folder))
     finally:
         Trainer.epoch = original
     own = next(p for p in network.parameters() if p.requires_grad)

@@ -1,6 +1,7 @@
 """Evaluation: logits of every picture, test-time augmentation, and what is counted from them."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,6 @@ from common.batches import Batches, Transform
 from common.config import LevelConfig
 from common.data import ImageSet, Splits
 from common.network import StagedNetwork
-from common.runtime import Runtime
 from common.trunk import FeatureBatches, Trunk
 
 CLEAN_TRAIN = 10_000  # training pictures that are evaluated, without augmentation, after training
@@ -81,40 +81,56 @@ def tta_of(config: LevelConfig, data: Splits) -> str:
 
 
 @torch.inference_mode()
-def predict(network: StagedNetwork, batches: FeatureBatches, runtime: Runtime) -> Predictions:
+def predict(network: StagedNetwork, batches: FeatureBatches) -> Predictions:
     """One pass in eval mode; the network's mode is restored."""
-    was_training = network.training
+    was_training, runtime = network.training, batches.trunk.runtime
+    forward = runtime.compiled(network.forward_suffix)
     network.eval()
     logits, labels = [], []
     for features, targets in batches.epoch():
-        with runtime.autocast():
-            logits.append(network.forward_suffix(features).float())
+        with runtime.arithmetic():
+            logits.append(forward(features).float())
         labels.append(targets)
     network.train(was_training)
     return Predictions(torch.cat(logits).cpu(), torch.cat(labels).cpu())
 
 
-def evaluate(
-    network: StagedNetwork, data: Splits, config: LevelConfig, runtime: Runtime
-) -> Results:
+def evaluate(network: StagedNetwork, data: Splits, config: LevelConfig, trunk: Trunk) -> Results:
     """Score train, val and test, in that order, each in one pass; test also by TTA."""
-    trunk = Trunk(network, runtime, config.fast)
-
-    def run(images: ImageSet, view: Transform | None = None) -> Predictions:
-        batches = Batches(images, network.weights, config.train.batch_size, runtime, view)
-        return predict(network, FeatureBatches(batches, trunk, repeats=False), runtime)
-
     started = time.perf_counter()
-    train, val = run(clean_train(data.train)), run(data.val)
-    tta = tta_of(config, data)
-    passes, ends = [], [time.perf_counter()]
-    for view in views(tta):
-        passes.append(run(data.test, view))
+    train = _run(network, clean_train(data.train), config, trunk)
+    val = _run(network, data.val, config, trunk)
+    ends = [time.perf_counter()]
+    passes = []
+    for single in test_passes(network, data, config, trunk):
+        passes.append(single)
         ends.append(time.perf_counter())
-    mean = torch.stack([p.logits for p in passes]).mean(0)
-    test = Predictions(mean, passes[0].labels)
     seconds = ends[-1] - started, ends[-1] - ends[0], ends[1] - ends[0]
-    return Results(train, val, test, passes[0], tta, *seconds)
+    return Results(train, val, mean(passes), passes[0], tta_of(config, data), *seconds)
+
+
+def test_passes(
+    network: StagedNetwork, data: Splits, config: LevelConfig, trunk: Trunk
+) -> Iterator[Predictions]:
+    """The test pictures by each view of the configured test-time augmentation in turn."""
+    for view in views(tta_of(config, data)):
+        yield _run(network, data.test, config, trunk, view)
+
+
+def mean(passes: list[Predictions]) -> Predictions:
+    """The mean of several views' logits."""
+    return Predictions(torch.stack([p.logits for p in passes]).mean(0), passes[0].labels)
+
+
+def _run(
+    network: StagedNetwork,
+    images: ImageSet,
+    config: LevelConfig,
+    trunk: Trunk,
+    view: Transform | None = None,
+) -> Predictions:
+    batches = Batches(images, network.weights, config.train.batch_size, trunk.runtime, view)
+    return predict(network, FeatureBatches(batches, trunk, repeats=False))
 
 
 def clean_train(train: ImageSet) -> ImageSet:

@@ -219,7 +219,7 @@ def _start(config: LevelConfig, metrics: dict) -> Runtime:
     if type(threads) is int and 1 <= threads <= torch.get_num_threads():
         config.train.threads = threads
     try:
-        return runtime.start(config.train)
+        return runtime.start(config.train, config.fast)
     except UserError:
         config.train.device = config.train.precision = "auto"
-        return runtime.start(config.train)
+        return runtime.start(config.train, config.fast)

@@ -50,7 +50,7 @@ class Experiment:
         self.level, self.levels, self.config = folder.name, folder.parent, config
         augment.build(config.augment, mirror=True)  # an unknown name is said before the work
         schedules.build(config.train.schedule, steps=1)
-        self.runtime = runtime.start(config.train)
+        self.runtime = runtime.start(config.train, config.fast)
         self.data: Splits = load_splits(config.data, backbones.image_size(config.network))
         self.name = run_name(self.level, config.stem, config.seed)
         self.folder = common.config.PROJECT / "runs" / slug(self.data.title) / self.name

@@ -183,7 +183,7 @@ def _score_level(level: Path, options: Options, form: str) -> str:
     content = read_checkpoint(path)
     config = read_settings(content["settings"], level.parent, options.data_root, options.weights)
     data = load_splits(config.data, backbones.image_size(config.network))
-    machine = runtime.start(config.train)
+    machine = runtime.start(config.train, config.fast)
     log.warning("%s of %d test pictures on %s", path, len(data.test), machine.device)
     tta = tta_of(config, data)
     test, _ = replay.test_logits(level, config, path, data.test, tta, options.timeout)

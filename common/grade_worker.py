@@ -28,7 +28,7 @@ def main() -> None:
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     level, classes = Path(request["level"]), request["classes"]
     config = read_settings(request["settings"], level.parent, *request["paths"])
-    machine = runtime.start(config.train)
+    machine = runtime.start(config.train, config.fast)
     weights = backbones.describe_weights(config.network)  # ours: pixels are no matter of theirs
     content = read_checkpoint(Path(request["checkpoint"]))
     pictures = torch.from_numpy(np.load(request["pictures"], mmap_mode="c"))
@@ -47,12 +47,12 @@ def main() -> None:
     network.to(machine.device, memory_format=torch.channels_last)
     checkpoint.load_network(network, content, Path(request["checkpoint"]))
 
-    trunk = Trunk(network, machine, config.fast)
+    trunk = Trunk(network, machine)
     passes = []
     for view in views(request["tta"]):
         batches = Batches(test, weights, config.train.batch_size, machine, view)
         stream = FeatureBatches(batches, trunk, repeats=False)
-        passes.append(predict(network, stream, machine).logits.numpy())
+        passes.append(predict(network, stream).logits.numpy())
     np.save(output, np.stack(passes))
 
 

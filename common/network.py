@@ -20,10 +20,10 @@ class Features:
     x: Tensor
     taps: dict[str, Tensor]
 
-    def __getitem__(self, rows: Tensor) -> "Features":
+    def __getitem__(self, rows: Tensor | slice) -> "Features":
         return Features(self.x[rows], {name: tap[rows] for name, tap in self.taps.items()})
 
-    def __setitem__(self, rows: Tensor, features: "Features") -> None:
+    def __setitem__(self, rows: Tensor | slice, features: "Features") -> None:
         self.x[rows] = features.x
         for name, tap in self.taps.items():
             tap[rows] = features.taps[name]

@@ -1,12 +1,15 @@
 """Where and how a run computes: device, precision, seeds; and what must be said to repeat it."""
 
+import contextlib
 import hashlib
 import logging
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,20 +19,37 @@ from torch import nn
 
 import common.config
 from common.config import TrainConfig, UserError
+from common.convolutions import SmallMaps
 
 log = logging.getLogger("rungs")
+
+COMPILERS = "g++", "clang++", "c++", "cl"  # one of which torch.compile needs on a CPU
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """The device, and the type that its fast arithmetic is done in (weights stay float32)."""
+    """The device, and the type that its fast arithmetic is done in (weights stay float32).
+
+    With `fast`, what gives the same result sooner: see trunk.py, convolutions.py.
+    """
 
     device: torch.device
     dtype: torch.dtype
+    fast: bool = True
+    compile: bool = False
 
-    def autocast(self) -> torch.autocast:
-        """Mixed precision for the block; disabled where the type is float32."""
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+    @contextlib.contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """Mixed precision for the block (off where the type is float32), and fast convolutions."""
+        mixed = self.dtype != torch.float32
+        products = self.fast and not self.compile and self.device.type == "cpu"
+        convolutions = SmallMaps() if products else contextlib.nullcontext()
+        with torch.autocast(self.device.type, self.dtype, mixed), convolutions:
+            yield
+
+    def compiled(self, function: Callable) -> Callable:
+        """The function, compiled by torch.compile where the run asks for it."""
+        return torch.compile(function, dynamic=False) if self.compile else function
 
     def scaler(self) -> torch.amp.GradScaler:
         """Loss scaling, which float16's small range needs; disabled for the other types."""
@@ -40,16 +60,19 @@ class Runtime:
         return str(self.dtype).removeprefix("torch.")
 
 
-def start(config: TrainConfig) -> Runtime:
+def start(config: TrainConfig, fast: bool = True) -> Runtime:
     """Choose the device and the precision, and set the number of CPU threads.
 
     Raises:
-        UserError: a device that is not there, or a precision that the device cannot do.
+        UserError: a device that is not there, a precision that the device cannot do, or
+            compilation where there is no compiler.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
     device = _device(config.device)
-    return Runtime(device, _dtype(config.precision, device))
+    if config.compile and device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
+        raise UserError("train.compile: no C++ compiler here; install g++, or leave it out")
+    return Runtime(device, _dtype(config.precision, device), fast, config.compile and fast)
 
 
 def _device(name: str) -> torch.device:

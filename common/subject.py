@@ -18,6 +18,7 @@ from common.data import ImageSet, Splits, in_turn
 from common.network import StagedNetwork
 from common.runtime import Runtime, counter_seed
 from common.training import Trainer
+from common.trunk import Trunk
 
 SIZE = 32  # pixels: the smallest input that is accepted
 COUNTS = {"train": 60, "val": 27, "test": 27}  # pictures; their last batches are short
@@ -89,7 +90,7 @@ class Subject:
         self.config.network.image_size = SIZE
         self.config.train.batch_size = BATCH
         self.config.resume = False
-        self.runtime = Runtime(runtime.device, torch.float32)
+        self.runtime = Runtime(runtime.device, torch.float32, runtime.fast)
         self.whole, self.data = data, _few(data)
         self.build_network = build_network
         self._built: StagedNetwork | None = None
@@ -107,7 +108,8 @@ class Subject:
         config = copy.deepcopy(self.config)
         for key, value in train.items():
             setattr(config.train, key, value)
-        return Trainer(self.network(), self.data, config, self.runtime)
+        network = self.network()
+        return Trainer(network, self.data, config, Trunk(network, self.runtime))
 
     def pictures(self, part: ImageSet) -> Tensor:
         """Network input (N, 3, S, S) of a part, by torchvision instead of by `Batches`."""

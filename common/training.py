@@ -17,7 +17,7 @@ from common.config import LevelConfig, TrainConfig, UserError
 from common.data import Splits
 from common.evaluation import predict
 from common.network import Features, StagedNetwork
-from common.runtime import Runtime, counter_seed
+from common.runtime import counter_seed
 from common.trunk import FeatureBatches, Trunk
 
 log = logging.getLogger("rungs")
@@ -37,7 +37,7 @@ def build_optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torc
 
 
 def fit(
-    network: StagedNetwork, data: Splits, config: LevelConfig, runtime: Runtime, folder: Path
+    network: StagedNetwork, data: Splits, config: LevelConfig, trunk: Trunk, folder: Path
 ) -> list[dict]:
     """Train, and leave the network with the weights of the epoch that was best on val.
 
@@ -49,7 +49,7 @@ def fit(
     Raises:
         UserError: a loss that is not finite, or an unfinished run of another config.
     """
-    trainer = Trainer(network, data, config, runtime)
+    trainer = Trainer(network, data, config, trunk)
     history = trainer.resume(folder / "last.pt") if config.resume else []
     best = max(history, key=lambda entry: (entry["val_accuracy"], -entry["epoch"]), default=None)
     patience = config.train.early_stopping
@@ -75,13 +75,13 @@ def fit(
 class Trainer:
     """A network, what trains it, and the steps."""
 
-    def __init__(self, network: StagedNetwork, data: Splits, config: LevelConfig, runtime: Runtime):
-        self.network, self.data, self.config, self.runtime = network, data, config, runtime
+    def __init__(self, network: StagedNetwork, data: Splits, config: LevelConfig, trunk: Trunk):
+        self.network, self.data, self.config = network, data, config
+        self.runtime = runtime = trunk.runtime
         options = network.weights, config.train.batch_size, runtime
         augmentation = augment.build(config.augment, data.mirror)
         train = Batches(data.train, *options, transform=augmentation, seed=config.seed)
-        trunk = Trunk(network, runtime, config.fast)
-        self.train = FeatureBatches(train, trunk, repeats=augmentation is None)
+        self.train = FeatureBatches(train, trunk, repeats=True)
         self.val = FeatureBatches(Batches(data.val, *options), trunk, repeats=True)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         normed = any(map(_trains_batch_norm, network.modules()))
@@ -89,6 +89,7 @@ class Trainer:
             raise UserError("train.batch_size: batch norm that trains needs at least 2 pictures")
         self.optimizer = build_optimizer(self.parameters, config.train)
         self.scaler = runtime.scaler()
+        self.forward = runtime.compiled(network.forward_suffix)
         self.rate = schedules.build(config.train.schedule, config.train.epochs * len(train))
 
     def epoch(self, epoch: int) -> dict[str, float]:
@@ -114,7 +115,7 @@ class Trainer:
                         f"loss {loss_sum / seen:.3f}, accuracy {correct / seen:.1%}"
                     )
         seconds = time.perf_counter() - started
-        val = predict(self.network, self.val, self.runtime).score()
+        val = predict(self.network, self.val).score()
         return {
             "epoch": epoch,
             "lr": self.optimizer.param_groups[0]["lr"],
@@ -132,8 +133,8 @@ class Trainer:
         torch.manual_seed(counter_seed(self.config.seed, "step", step))  # for dropout
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr * self.rate(step)
-        with self.runtime.autocast():
-            logits = self.network.forward_suffix(features)
+        with self.runtime.arithmetic():
+            logits = self.forward(features)
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()

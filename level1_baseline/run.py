@@ -16,6 +16,7 @@ from common.experiment import Experiment
 from common.levels import run_level
 from common.network import Classifier, StagedNetwork
 from common.training import fit
+from common.trunk import Trunk
 
 
 def build_network(config: LevelConfig, classes: int) -> StagedNetwork:
@@ -30,8 +31,9 @@ def main(config: LevelConfig) -> dict:
     """Train, choose the epoch on val, score test once, report; returns the report's metrics."""
     run = Experiment(__file__, config)
     network = run.build(build_network)
-    history = fit(network, run.data, config, run.runtime, run.folder)
-    results = evaluate(network, run.data, config, run.runtime)
+    trunk = Trunk(network, run.runtime)
+    history = fit(network, run.data, config, trunk, run.folder)
+    results = evaluate(network, run.data, config, trunk)
     return run.report(network, history, results)
 
 

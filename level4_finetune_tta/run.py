@@ -14,6 +14,7 @@ from common.evaluation import evaluate
 from common.experiment import Experiment
 from common.levels import run_level
 from common.training import fit
+from common.trunk import Trunk
 from level3_fusion.run import build_network  # the same network, started from its weights
 
 
@@ -21,8 +22,9 @@ def main(config: LevelConfig) -> dict:
     """Train, choose the epoch on val, score test once, report; returns the report's metrics."""
     run = Experiment(__file__, config)
     network = run.build(build_network)
-    history = fit(network, run.data, config, run.runtime, run.folder)
-    results = evaluate(network, run.data, config, run.runtime)
+    trunk = Trunk(network, run.runtime)
+    history = fit(network, run.data, config, trunk, run.folder)
+    results = evaluate(network, run.data, config, trunk)
     return run.report(network, history, results)
 
 

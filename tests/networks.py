@@ -12,6 +12,8 @@ from common.config import NetworkConfig, TrainConfig
 from common.data import ImageSet, Splits
 from common.network import Classifier, StagedNetwork
 from common.runtime import Runtime
+from common.training import Trainer, fit
+from common.trunk import Trunk
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
 
@@ -61,6 +63,14 @@ def small_splits(count: int = 30, size: int = 8, classes: int = 3) -> Splits:
 
 def quick(**settings) -> TrainConfig:
     return TrainConfig(**{"epochs": 2, "batch_size": 8, "precision": "float32", **settings})
+
+
+def built(network, data, config, runtime=CPU) -> Trainer:
+    return Trainer(network, data, config, Trunk(network, runtime))
+
+
+def fitted(network, data, config, folder, runtime=CPU) -> list[dict]:
+    return fit(network, data, config, Trunk(network, runtime), folder)
 
 
 def torchvision_network() -> nn.Module:

@@ -14,6 +14,7 @@ from common.evaluation import evaluate
 from common.experiment import Experiment
 from common.options import load_config
 from common.training import fit
+from common.trunk import Trunk
 from projects import NAMES, copy_project, inside, python
 from reports import Reports
 
@@ -131,8 +132,9 @@ def test_fast_and_plain_give_the_same_logits(course, name):
             config.data.title = f"fast {fast}"
             run = Experiment(module.__file__, config)
             network = run.build(module.build_network)
-            fit(network, run.data, config, run.runtime, run.folder)
-            results = evaluate(network, run.data, config, run.runtime)
+            trunk = Trunk(network, run.runtime)
+            fit(network, run.data, config, trunk, run.folder)
+            results = evaluate(network, run.data, config, trunk)
             logits.append(results.test.logits)
     plain = logits[1]
     assert plain.shape == (60, 10) and plain.std() > 0.1

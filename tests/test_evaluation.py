@@ -25,7 +25,7 @@ def test_a_short_last_batch_counts_by_its_pictures():
     stream = FeatureBatches(
         Batches(data.test, network.weights, 8, CPU), Trunk(network, CPU), repeats=False
     )
-    predictions = predict(network, stream, CPU)
+    predictions = predict(network, stream)
     images = Batches(data.test, network.weights, 20, CPU).batch(torch.arange(20))[0]
     with torch.no_grad():
         right = network(images).argmax(1) == data.test.labels
@@ -41,7 +41,7 @@ def test_predict_restores_train_mode_and_keeps_buffers():
     )
     state = {k: v.clone() for k, v in network.state_dict().items()}
     network.train()
-    predict(network, stream, CPU)
+    predict(network, stream)
     assert network.training and network.stages["c"].training and not network.stages["a"].training
     assert all(torch.equal(v, state[k]) for k, v in network.state_dict().items())
 
@@ -50,7 +50,7 @@ def run(tta, mirror=True):
     network, data = small_network().eval(), small_splits()
     object.__setattr__(data, "mirror", mirror)
     config = LevelConfig(train=quick(), test=TestConfig(tta=tta))
-    return network, data, evaluate(network, data, config, CPU)
+    return network, data, evaluate(network, data, config, Trunk(network, CPU))
 
 
 def logits_of(network, data, transform=None):

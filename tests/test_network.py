@@ -1,16 +1,19 @@
 """Stages, taps and heads; frozen means frozen; the prefix and its folded copy are the network."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+import common.trunk as trunk_module
+from common.batches import Batches
 from common.config import LevelConfig, NetworkConfig, UserError
 from common.network import Features
-from common.training import Trainer, fit
 from common.trunk import FeatureBatches, Trunk
 from level3_fusion.fusion_head import FusionHead
 from level3_fusion.run import build_network
-from networks import CPU, quick, small_network, small_splits
+from networks import CPU, built, fitted, quick, small_network, small_splits
 
 
 @pytest.mark.parametrize("trainable", [["head"], ["c", "head"], ["a", "head"], ["b"]])
@@ -19,7 +22,7 @@ def test_what_is_named_trains_and_nothing_else_changes(trainable, tmp_path):
     before = {key: value.clone() for key, value in network.state_dict().items()}
     hashed = network.frozen_hash()
     config = LevelConfig(train=quick(lr=0.01))
-    fit(network, small_splits(), config, CPU, tmp_path)
+    fitted(network, small_splits(), config, tmp_path)
     assert network.frozen_hash() == hashed
     for key, value in network.state_dict().items():
         part = key.removeprefix("stages.").split(".")[0]
@@ -71,7 +74,7 @@ def test_trunk_and_suffix_are_the_network(trainable, fast):
     images = torch.randn(5, 3, 8, 8)
     with torch.no_grad():
         whole = plain_forward(network, images)
-        split = network.forward_suffix(Trunk(network, CPU, fast)(images))
+        split = network.forward_suffix(Trunk(network, replace(CPU, fast=fast))(images))
     assert (whole - split).abs().max() <= 1e-5 * whole.abs().max()
     assert (whole - network(images)).abs().max() <= 1e-6
 
@@ -87,18 +90,18 @@ def plain_forward(network, images):
 def test_trunk_leaves_the_network_alone():
     network = small_network(["head"])
     hashed = network.frozen_hash()
-    Trunk(network, CPU, True)(torch.randn(2, 3, 8, 8))
+    Trunk(network, CPU)(torch.randn(2, 3, 8, 8))
     assert network.frozen_hash() == hashed
     assert isinstance(network.stages["a"][1], nn.BatchNorm2d)
 
 
 def test_features_are_computed_once_where_they_repeat():
     data, config = small_splits(), LevelConfig(train=quick())
-    trainer = Trainer(small_network(), data, config, CPU)
+    trainer = built(small_network(), data, config)
     passes = count_calls(trainer.val.trunk)
     kept = [list(trainer.val.epoch()) for _ in range(3)]
     assert len(passes) == 2  # 15 val pictures in batches of 8
-    fresh = FeatureBatches(trainer.val.batches, trainer.val.trunk, repeats=False)
+    fresh = FeatureBatches(trainer.val.batches, Trunk(trainer.network, CPU), repeats=False)
     for (old, old_labels), (new, new_labels) in zip(kept[2], fresh.epoch(), strict=True):
         assert torch.equal(old.taps["c"], new.taps["c"])
         assert torch.equal(old_labels, new_labels)
@@ -106,8 +109,10 @@ def test_features_are_computed_once_where_they_repeat():
 
 def test_features_follow_the_shuffled_order():
     data, config = small_splits(), LevelConfig(train=quick())
-    stream = Trainer(small_network(), data, config, CPU).train
-    assert stream.repeats
+    stream = built(small_network(), data, config).train
+    calls = count_calls(stream.trunk)
+    list(stream.epoch())
+    assert len(calls) == 4  # 30 pictures in batches of 8: kept
     for epoch in (0, 1):
         pictures = list(stream.batches.epoch(epoch))
         for (features, labels), (images, own) in zip(stream.epoch(epoch), pictures, strict=True):
@@ -117,7 +122,55 @@ def test_features_follow_the_shuffled_order():
 
 def test_augmented_features_are_not_kept():
     config = LevelConfig(train=quick(), augment=["crop"])
-    assert not Trainer(small_network(), small_splits(), config, CPU).train.repeats
+    stream = built(small_network(), small_splits(), config).train
+    list(stream.epoch())
+    assert not stream.trunk.kept
+
+
+def test_what_training_kept_serves_any_part_of_it_later(monkeypatch):
+    data, config = small_splits(), LevelConfig(train=quick())
+    trainer = built(small_network(), data, config)
+    trainer.epoch(1)
+    trunk = trainer.val.trunk
+    some = data.train.subset(torch.tensor([3, 4, 20]))
+    calls = count_calls(trunk)
+    batches = Batches(some, trainer.network.weights, 8, CPU)
+    ((features, labels),) = FeatureBatches(batches, trunk, repeats=False).epoch()
+    assert not calls and torch.equal(labels, some.labels)
+    expected = trunk(batches.batch(torch.arange(3))[0])
+    torch.testing.assert_close(features.taps["c"], expected.taps["c"])
+    test = Batches(data.test, trainer.network.weights, 8, CPU)
+    list(FeatureBatches(test, trunk, repeats=False).epoch())
+    assert len(calls) == 3 and len(trunk.kept) == 2  # test: computed, and not kept
+
+
+def test_a_test_time_view_is_not_taken_from_what_was_kept():
+    data, config = small_splits(), LevelConfig(train=quick())
+    trainer = built(small_network(), data, config)
+    list(trainer.val.epoch())
+    mirror = Batches(data.val, trainer.network.weights, 8, CPU, lambda images, _: images.flip(3))
+    ((features, _), *_) = FeatureBatches(mirror, trainer.val.trunk, repeats=False).epoch()
+    plain = trainer.val.trunk.kept[0][1].taps["c"][:8]
+    assert not torch.allclose(features.taps["c"], plain, atol=1e-3)
+
+
+def test_features_too_large_for_the_memory_are_computed_anew(monkeypatch):
+    monkeypatch.setattr(trunk_module, "free_memory", lambda device: 100)
+    trainer = built(small_network(), small_splits(), LevelConfig(train=quick()))
+    first, second = (list(trainer.val.epoch()) for _ in range(2))
+    assert not trainer.val.trunk.kept
+    assert torch.equal(first[0][0].taps["c"], second[0][0].taps["c"])
+
+
+def test_groups_of_pictures_give_what_the_batch_gives(monkeypatch):
+    network, images = small_network(["c", "head"], taps=("a", "b", "c")), torch.randn(7, 3, 8, 8)
+    whole = Trunk(network, CPU)(images)
+    for group in ((3, 2**19), (32, 150)):  # 3 and 2 at a time
+        monkeypatch.setattr(trunk_module, "GROUP", group)
+        parts = Trunk(network, CPU)(images)
+        torch.testing.assert_close(parts.x, whole.x)
+        assert parts.x.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(parts.taps, whole.taps)
 
 
 def count_calls(trunk: Trunk) -> list:

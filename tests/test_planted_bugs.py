@@ -30,7 +30,7 @@ def findings(level: str, options: list[str], only: list[str] | None, folder: Pat
     arguments = [text.replace("{folder}", str(folder)) for text in [*base, *options]]
     config = options_of.load_config(path / "config.yaml", arguments)
     data = module("common.data").load_splits(config.data, 32)
-    runtime = module("common.runtime").start(config.train)
+    runtime = module("common.runtime").start(config.train, config.fast)
     build_network = levels.load_module(path).build_network
     subject = module("common.subject").Subject(config, build_network, data, runtime)
     return module("common.checks").find_bugs(subject, only)

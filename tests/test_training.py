@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from common import checkpoint, schedules
 from common.config import LevelConfig, TrainConfig, UserError
 from common.runtime import Runtime
-from common.training import Trainer, build_optimizer, fit
-from networks import CPU, quick, small_network, small_splits
+from common.training import Trainer, build_optimizer
+from networks import built, fitted, quick, small_network, small_splits
 
 
 def config(**train) -> LevelConfig:
@@ -19,7 +19,7 @@ def config(**train) -> LevelConfig:
 
 def test_one_step_is_the_gradient_of_the_mean_cross_entropy():
     network = small_network(["c", "head"])
-    trainer = Trainer(network, small_splits(), config(optimizer="sgd", lr=0.1), CPU)
+    trainer = built(network, small_splits(), config(optimizer="sgd", lr=0.1))
     features, targets = next(trainer.train.epoch(0))
     network.train()
     weight = network.head.classify.weight.detach().clone()
@@ -34,7 +34,7 @@ def test_one_step_is_the_gradient_of_the_mean_cross_entropy():
 
 def test_gradients_do_not_pile_up():
     network = small_network()
-    trainer = Trainer(network, small_splits(), config(optimizer="sgd", lr=1e-9), CPU)
+    trainer = built(network, small_splits(), config(optimizer="sgd", lr=1e-9))
     features, targets = next(trainer.train.epoch(0))
     norms = []
     for step in range(3):
@@ -46,13 +46,8 @@ def test_gradients_do_not_pile_up():
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
 def test_each_optimizer_learns(name, tmp_path):
     lr = 0.05 if name == "sgd" else 0.02
-    history = fit(
-        small_network(["c", "head"]),
-        small_splits(),
-        config(epochs=8, optimizer=name, lr=lr),
-        CPU,
-        tmp_path,
-    )
+    settings = config(epochs=8, optimizer=name, lr=lr)
+    history = fitted(small_network(["c", "head"]), small_splits(), settings, tmp_path)
     assert history[-1]["train_loss"] < 0.8 * history[0]["train_loss"]
     assert history[-1]["val_accuracy"] > 0.5
 
@@ -68,7 +63,7 @@ def test_weight_decay_is_decoupled_for_adamw_alone():
 
 def test_label_smoothing_and_clipping():
     network = small_network()
-    trainer = Trainer(network, small_splits(), config(label_smoothing=0.3, clip_norm=0.01), CPU)
+    trainer = built(network, small_splits(), config(label_smoothing=0.3, clip_norm=0.01))
     features, targets = next(trainer.train.epoch(0))
     logits = network.forward_suffix(features)
     target = 0.7 * F.one_hot(targets, 3) + 0.1
@@ -92,15 +87,14 @@ def test_best_epoch_is_the_first_with_the_highest_val_accuracy(tmp_path, monkeyp
 
     monkeypatch.setattr(Trainer, "epoch", epoch)
     network = small_network()
-    fit(network, small_splits(), config(epochs=4), CPU, tmp_path)
+    fitted(network, small_splits(), config(epochs=4), tmp_path)
     assert torch.equal(network.head.classify.bias, states[2])
     assert checkpoint.load(tmp_path / "best.pt")["epoch"] == 2
 
 
 def test_early_stopping(tmp_path):
-    history = fit(
-        small_network(), small_splits(), config(epochs=9, lr=1e-9, early_stopping=2), CPU, tmp_path
-    )
+    settings = config(epochs=9, lr=1e-9, early_stopping=2)
+    history = fitted(small_network(), small_splits(), settings, tmp_path)
     assert len(history) == 3
 
 
@@ -108,7 +102,7 @@ def test_early_stopping(tmp_path):
 def test_history_counts_correct_over_seen(precision, tmp_path):
     runtime = Runtime(torch.device("cpu"), precision)
     network, data = small_network(["c", "head"]), small_splits()
-    history = fit(network, data, config(lr=1e-9, epochs=1), runtime, tmp_path)
+    history = fitted(network, data, config(lr=1e-9, epochs=1), tmp_path, runtime)
     assert round(history[0]["train_accuracy"] * 30, 9) % 1 == 0  # a 30th: 8 + 8 + 8 + 6 pictures
     assert history[0]["train_loss"] < 5
     assert {p.dtype for p in network.parameters()} == {torch.float32}
@@ -121,7 +115,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(tmp_path):
             1e30
         )  # the first update overflows, if the start does not
     with pytest.raises(UserError, match=r"not finite at epoch 1, step [1-4]: lower train.lr"):
-        fit(network, small_splits(), config(lr=1e38), CPU, tmp_path)
+        fitted(network, small_splits(), config(lr=1e38), tmp_path)
     assert not (tmp_path / "best.pt").exists()
 
 
@@ -131,7 +125,7 @@ def test_resume_ends_where_an_uninterrupted_run_ends(tmp_path, monkeypatch):
         settings.augment, settings.resume = ["flip", "crop"], resume
         network = small_network(["c", "head"], taps=("b", "c"))
         network.head.dropout = torch.nn.Dropout(0.5)
-        history = fit(network, small_splits(), settings, CPU, folder)
+        history = fitted(network, small_splits(), settings, folder)
         return network.state_dict(), [
             {**e, "seconds": 0, "pictures_per_second": 0} for e in history
         ]
@@ -153,17 +147,17 @@ def test_resume_ends_where_an_uninterrupted_run_ends(tmp_path, monkeypatch):
 
 
 def test_resume_refuses_another_config(tmp_path):
-    fit(small_network(), small_splits(), config(epochs=1), CPU, tmp_path)
+    fitted(small_network(), small_splits(), config(epochs=1), tmp_path)
     changed = config(epochs=2, lr=0.5)
     changed.resume = True
     with pytest.raises(UserError, match="made with other train.epochs, train.lr"):
-        fit(small_network(), small_splits(), changed, CPU, tmp_path)
+        fitted(small_network(), small_splits(), changed, tmp_path)
 
 
 def test_batches_of_one_are_refused_where_batch_norm_trains():
-    Trainer(small_network(["head"]), small_splits(), config(batch_size=1), CPU)
+    built(small_network(["head"]), small_splits(), config(batch_size=1))
     with pytest.raises(UserError, match="at least 2 pictures"):
-        Trainer(small_network(["c", "head"]), small_splits(), config(batch_size=1), CPU)
+        built(small_network(["c", "head"]), small_splits(), config(batch_size=1))
 
 
 def test_checkpoints_are_whole_or_absent(tmp_path):
@@ -203,7 +197,7 @@ def test_wrong_schedules(schedule, says):
 
 
 def test_the_rate_moves_as_configured():
-    trainer = Trainer(small_network(), small_splits(), config(schedule="cosine", lr=0.2), CPU)
+    trainer = built(small_network(), small_splits(), config(schedule="cosine", lr=0.2))
     features, targets = next(trainer.train.epoch(0))
     for step in (0, 3, 7):
         trainer.step(step, features, targets)

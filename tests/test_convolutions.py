@@ -1,0 +1,92 @@
+"""Convolutions as matrix products: the convolution's own result and gradients."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common import convolutions
+from common.convolutions import Product, SmallMaps
+
+SHAPES = [  # channels, filters, side, kernel, stride, padding
+    (5, 7, 2, 3, 1, 1),
+    (5, 7, 4, 3, 2, 1),
+    (4, 6, 1, 3, 1, 1),
+    (3, 8, 9, 5, 2, 2),
+    (3, 8, 6, 3, 3, 0),
+    (6, 4, 5, 1, 2, 0),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_result_and_gradients(shape):
+    channels, filters, side, kernel, stride, padding = shape
+    torch.manual_seed(0)
+    x = torch.randn(3, channels, side, side + 1).requires_grad_()
+    weight = torch.randn(filters, channels, kernel, kernel).requires_grad_()
+    expected = F.conv2d(x, weight, None, stride, padding)
+    seen = Product.apply(x, weight, stride, padding)
+    assert seen.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(seen, expected)
+    gradient = torch.randn_like(expected)
+    pairs = (torch.autograd.grad(y, (x, weight), gradient) for y in (seen, expected))
+    for own, plain in zip(*pairs, strict=True):
+        torch.testing.assert_close(own, plain)
+
+
+@pytest.fixture
+def products(monkeypatch):
+    """Shapes of the weights that went through a product."""
+    seen, apply = [], Product.apply
+
+    def spy(x, weight, stride, padding):
+        seen.append((tuple(weight.shape), weight.dtype))
+        return apply(x, weight, stride, padding)
+
+    monkeypatch.setattr(convolutions.Product, "apply", spy)
+    return seen
+
+
+def test_a_small_map_under_autocast_is_a_product_of_bfloat16(products):
+    conv = nn.Conv2d(4, 6, 3, padding=1)
+    x = torch.randn(5, 4, 2, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = conv(x)
+        with SmallMaps():
+            seen = conv(x)
+    assert products == [((6, 4, 3, 3), torch.bfloat16)]
+    assert seen.dtype == plain.dtype == torch.bfloat16
+    torch.testing.assert_close(seen, plain, atol=0.02, rtol=0.02)
+    seen.float().sum().backward()
+    assert conv.weight.grad.dtype == torch.float32 and conv.weight.grad.abs().sum() > 0
+    torch.testing.assert_close(conv.bias.grad, torch.full((6,), 20.0))
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(4, 8, 3, padding=1, groups=2),
+        nn.Conv2d(4, 8, 3, padding=2, dilation=2),
+        nn.Conv2d(4, 8, 3, padding="same"),
+        nn.Conv2d(4, 8, 3, padding=1, stride=(1, 2)),
+        nn.Conv2d(4, 8, (3, 1), padding=(1, 0)),
+        nn.Conv2d(4, 8, 3, padding=1, padding_mode="reflect"),
+    ],
+    ids=str,
+)
+def test_other_convolutions_are_left_as_they_are(conv, products):
+    x = torch.randn(2, 4, 3, 3)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        plain = conv(x)
+        with SmallMaps():
+            assert torch.equal(conv(x), plain)
+    assert not products
+
+
+def test_float32_and_large_maps_are_left_as_they_are(products):
+    conv = nn.Conv2d(4, 8, 3, padding=1)
+    with SmallMaps(), torch.no_grad():
+        assert torch.equal(conv(torch.ones(2, 4, 2, 2)), conv(torch.ones(2, 4, 2, 2)))
+        with torch.autocast("cpu", torch.bfloat16):
+            conv(torch.randn(2, 4, 9, 9))
+    assert not products
