@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart course grade test lint
+.PHONY: help setup quickstart course grade bench test proof audit-table lint
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -17,6 +17,9 @@ course: setup ## the course on CIFAR-10 with ImageNet weights (downloads both on
 
 grade: setup ## recompute what the reports claim from the saved weights, and judge it
 	@$(BIN)/python -m common.grade
+
+bench: setup ## time every level against the plain pipeline, 2,000 digits (some minutes)
+	@$(BIN)/python -m common.bench --quick --offline --reports runs/bench
 
 test: .venv/ready-test ## the tests, in two processes of one thread each
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

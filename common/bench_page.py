@@ -1,0 +1,128 @@
+"""The benchmark's page: bench.json as Markdown."""
+
+from collections.abc import Callable, Sequence
+
+from common.markdown import duration, listing, percent, templates
+
+PAGE = """\
+# How fast, on {{ r.data }}
+
+![Ours and the plain pipeline: seconds a level; and how ours grows](bench.png)
+
+{% for part in parts %}
+## {{ part.title }}
+
+{{ table(part.header, part.rows) }}
+
+{% endfor %}
+## How to read it
+
+- The plain pipeline is `common/plain.py`: a DataLoader with one persistent worker a core,
+  torchvision's transforms picture by picture, frozen parameters without gradients,
+  `inference_mode` on val, the whole network in every forward pass, {{ plain_type }}, contiguous
+  layout. Ours is the level as it runs.
+- Both have the same pictures, starting weights, epochs and batch size, and one process each, one
+  after the other. Seconds are from the first batch to the test figure: training, val after each
+  epoch, the best checkpoint written, test once. Reading the pictures is in neither. Of the
+  training pictures a fifth is val; as many again are test. The draws differ, and so the networks.
+- What brings it: each way added to those before it, how many times faster that makes the level, on
+  {{ few }} pictures. Their product is the ratio there; on more pictures it is larger, as what every
+  run does once weighs less.
+- Memory is the peak of the process tree's summed PSS, looked at four times a second. "Pictures" are
+  the decoded ones, "kept" is the frozen stages' output that was computed once.
+- The peak is the best {{ r.machine.precision }} product of square matrices, 1024 to 4096. The trunk
+  is the whole backbone without gradients at 224 px; the step trains its last stage and a
+  classifier at 64 px, the optimiser included. Counted are the multiplications and additions of
+  convolutions and linear layers as PyTorch's `FlopCounterMode` counts them, padding included.
+
+## How to run it again
+
+{{ code(r.command) }}
+
+Commit {{ r.commit or "unknown" }}; machine: {{ listing(r.machine) }}; versions:
+{{ listing(r.versions) }}; weights: {{ r.weights }}.
+"""
+
+Row = Callable[[dict], object]
+
+
+def page(report: dict) -> str:
+    """The page of a benchmark's report."""
+    parts = [_compared(report["levels"], report["image_size"], report["pictures"])]
+    if report["large"]:
+        large = report["large"]
+        parts.append(_compared(large["levels"], large["image_size"], large["pictures"]))
+    parts += [_breakdown(report), _share(report["share_of_peak"])]
+    level = report["growth"]["level"]
+    for what, rows in report["growth"].items():
+        if what != "level":
+            words = what.replace("image_size", "the pictures' side").replace("_", " ")
+            parts.append(_growth(f"How {level} grows with {words}", rows))
+    values = {
+        "r": report,
+        "parts": parts,
+        "few": f"{report['breakdown_pictures']:,}",
+        "plain_type": "autocast to float16" if report["machine"]["gpu"] else "float32",
+        "listing": listing,
+    }
+    return templates.from_string(PAGE).render(values)
+
+
+def _part(title: str, columns: dict[str, Row], rows: Sequence[dict]) -> dict:
+    cells = [[column(row) for column in columns.values()] for row in rows]
+    return {"title": title, "header": list(columns), "rows": cells}
+
+
+def _compared(levels: dict[str, dict], size: int, pictures: int) -> dict:
+    columns: dict[str, Row] = {
+        "level": lambda r: r["level"],
+        "ours": lambda r: f"{r['ours_s']:.1f} s",
+        "plain": lambda r: f"{r['plain_s']:.1f} s",
+        "ratio": lambda r: f"{r['ratio']:.1f}",
+        "test accuracy, ours": lambda r: _accuracy(r, "ours"),
+        "plain ": lambda r: _accuracy(r, "plain"),
+        "peak memory, ours": lambda r: _bytes(r["ours_peak_bytes"]),
+        " plain": lambda r: _bytes(r["plain_peak_bytes"]),
+        "pictures": lambda r: _bytes(r["picture_bytes"]),
+        "kept": lambda r: _bytes(r["kept_bytes"]),
+    }
+    rows = [{"level": name} | row for name, row in levels.items()]
+    return _part(f"At {size} px, {pictures:,} training pictures", columns, rows)
+
+
+def _accuracy(row: dict, whose: str) -> str:
+    low, high = row[f"{whose}_interval"]
+    return f"{percent(row[f'{whose}_accuracy'])} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _breakdown(report: dict) -> dict:
+    rows = [{"level": name} | row["breakdown"] for name, row in report["levels"].items()]
+    ways = [name for name in rows[0] if name != "level"]
+    columns = {"level": lambda r: r["level"]}
+    columns |= {way: lambda r, way=way: f"{r[way]:.2f}" for way in ways}
+    return _part("What brings it", columns, rows)
+
+
+def _share(shares: dict[str, float]) -> dict:
+    names = {"trunk_224": "trunk, 224 px", "train_64": "train step, 64 px"}
+    rows = [(names[key], shares[key]) for key in names] + [("peak", 1.0)]
+    columns: dict[str, Row] = {
+        "work": lambda r: r[0],
+        "share of the peak": lambda r: f"{100 * r[1]:.0f} %",
+        "GFLOP/s": lambda r: f"{r[1] * shares['peak'] / 1e9:,.0f}",
+    }
+    return _part("Share of the machine's peak", columns, rows)
+
+
+def _growth(title: str, rows: Sequence[dict]) -> dict:
+    columns: dict[str, Row] = {
+        "training pictures": lambda r: f"{r['pictures']:,}",
+        "px": lambda r: r["image_size"],
+        "time": lambda r: duration(r["s"]) if r["s"] >= 100 else f"{r['s']:.1f} s",
+        "peak memory": lambda r: _bytes(r["peak_bytes"]),
+    }
+    return _part(title, columns, rows)
+
+
+def _bytes(count: int | None) -> str:
+    return "unknown" if count is None else f"{count / 2**20:,.0f} MiB"

@@ -1,0 +1,97 @@
+"""One timed run of the benchmark, in a process of its own: `python -m common.bench_worker REQUEST`.
+
+The request is a JSON file: level, arguments, pipeline, start (a checkpoint or null), pictures, test
+and folder. The answer, seconds and what test found, goes to `folder`/answer.json.
+"""
+
+import copy
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from common import backbones, checkpoint, levels, runtime
+from common.config import LevelConfig
+from common.data import Splits, load_splits
+from common.evaluation import mean, test_passes
+from common.network import StagedNetwork
+from common.options import load_config
+from common.plain import Ways, fit_and_test
+from common.runtime import Runtime, counter_seed
+from common.training import fit
+from common.trunk import Trunk
+
+PLAIN = {  # each takes one more of our ways than the one before
+    "plain": Ways(),
+    "data path": Ways(data_path=True),
+    "layout": Ways(data_path=True, channels_last=True),
+    "precision": Ways(data_path=True, channels_last=True, precision=True),
+}
+PIPELINES = *PLAIN, "folding", "ours"  # folding: ours, but nothing is kept
+
+
+class Forgetful(Trunk):
+    """A trunk that keeps nothing."""
+
+    def keep(self, batches: object) -> None:
+        """Leave every feature to be computed anew."""
+
+
+def main() -> None:
+    """Read the request, run the pipeline, and write what it took."""
+    request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    level, folder = Path(request["level"]), Path(request["folder"])
+    config = load_config(level / "config.yaml", request["arguments"])
+    machine = runtime.start(config.train, config.fast)
+    data = load_data(config, request["test"])
+    torch.manual_seed(counter_seed(config.seed, "start"))
+    network = levels.load_module(level).build_network(config, len(data.classes))
+    if request["start"]:
+        start = Path(request["start"])
+        checkpoint.load_network(network, checkpoint.load(start), start)
+    answer = timed(request["pipeline"], network, data, config, machine, folder)
+    answer["picture_bytes"] = data.train.source[:1].nbytes * sum(
+        len(part) for part in (data.train, data.val, data.test)
+    )
+    (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
+
+
+def load_data(config: LevelConfig, test: int) -> Splits:
+    """The config's splits, with the first `test` of its test pictures at most."""
+    data = load_splits(config.data, backbones.image_size(config.network))
+    kept = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))[:test]
+    few = copy.copy(data)
+    object.__setattr__(few, "test", data.test.subset(kept.sort().values))
+    return few
+
+
+def timed(
+    pipeline: str,
+    network: StagedNetwork,
+    data: Splits,
+    config: LevelConfig,
+    machine: Runtime,
+    folder: Path,
+) -> dict:
+    """Train and test by a pipeline: seconds, and correct and total of test."""
+    started, kept = time.perf_counter(), 0
+    if pipeline in PLAIN:
+        ways, machine = PLAIN[pipeline], replace(machine, fast=False, compile=False)
+        options = network.weights, machine, ways, folder
+        correct, total = fit_and_test(network, data, config, *options)
+    else:
+        network.to(machine.device, memory_format=torch.channels_last)
+        trunk = (Forgetful if pipeline == "folding" else Trunk)(network, machine)
+        fit(network, data, config, trunk, folder)
+        score = mean(list(test_passes(network, data, config, trunk))).score()
+        correct, total = score["correct"], score["total"]
+        kept = sum(features.nbytes for _, features in trunk.kept)
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "correct": correct, "total": total, "kept_bytes": kept}
+
+
+if __name__ == "__main__":
+    levels.command(main)

@@ -1,0 +1,183 @@
+"""The plain pipeline: a level's recipe as a careful person writes it, without this project's ways.
+
+A DataLoader with one persistent worker a core, torchvision's transforms picture by picture, the
+whole network in every forward pass, float32 (on CUDA: autocast to float16), contiguous layout,
+the optimiser's defaults. What the benchmark compares with; each way of ours can be turned on alone.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from common import augment, schedules
+from common.backbones import Weights
+from common.batches import Batches
+from common.config import LevelConfig, UserError, named_step
+from common.data import ImageSet, Splits
+from common.evaluation import tta_of, views
+from common.runtime import Runtime
+
+Stream = Callable[[int], Iterable[tuple[Tensor, Tensor]]]  # epoch -> (pictures, labels)
+
+
+@dataclass(frozen=True)
+class Ways:
+    """Which of our ways a run of the plain loop takes."""
+
+    data_path: bool = False  # batches gathered, augmented and resized at once
+    channels_last: bool = False
+    precision: bool = False  # the fastest type of the device
+
+
+class Pictures(Dataset):
+    """Decoded pictures, transformed one at a time."""
+
+    def __init__(self, images: ImageSet, transform: Callable[[Image.Image], Tensor]):
+        self.images, self.transform = images, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        pixels = self.images.source[self.images.rows[i]]
+        picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+        return self.transform(picture), int(self.images.labels[i])
+
+
+def fit_and_test(
+    network: nn.Module,
+    data: Splits,
+    config: LevelConfig,
+    weights: Weights,
+    runtime: Runtime,
+    ways: Ways,
+    folder: Path,
+) -> tuple[int, int]:
+    """Train, keep the epoch that is best on val, score test once; correct and total."""
+    device, train = runtime.device, config.train
+    layout = torch.channels_last if ways.channels_last else torch.contiguous_format
+    network.to(device, memory_format=layout)
+    half = torch.float16 if device.type == "cuda" else torch.float32
+    dtype = runtime.dtype if ways.precision else half
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+    tests, make = views(tta_of(config, data)), _batches if ways.data_path else _loader
+    own = replace(runtime, dtype=torch.float32)
+    loop = make(data.train, data, config, weights, own, "train")
+    val = make(data.val, data, config, weights, own, None)
+
+    def forward(images: Tensor) -> Tensor:
+        images = images.to(device, memory_format=layout, non_blocking=True)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return network(images)
+
+    @torch.inference_mode()
+    def logits(stream: Stream) -> tuple[Tensor, Tensor]:
+        network.eval()
+        parts = [(forward(images).float().cpu(), labels.cpu()) for images, labels in stream(0)]
+        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    kinds["sgd"] = lambda *a, **k: torch.optim.SGD(*a, momentum=0.9, nesterov=True, **k)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    optimizer = kinds[train.optimizer](parameters, lr=train.lr, weight_decay=train.weight_decay)
+    steps = -(-len(data.train) // train.batch_size)
+    rate = schedules.build(train.schedule, train.epochs * steps)
+    best = -1.0
+    for epoch in range(train.epochs):
+        network.train()
+        for step, (images, labels) in enumerate(loop(epoch + 1), epoch * steps):
+            for group in optimizer.param_groups:
+                group["lr"] = train.lr * rate(step)
+            output, labels = forward(images).float(), labels.to(device, non_blocking=True)
+            loss = F.cross_entropy(output, labels, label_smoothing=train.label_smoothing)
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        output, labels = logits(val)
+        accuracy = (output.argmax(1) == labels).float().mean().item()
+        if accuracy > best:
+            best = accuracy
+            torch.save(network.state_dict(), folder / "plain.pt")
+    network.load_state_dict(torch.load(folder / "plain.pt", map_location=device, weights_only=True))
+    passes = []
+    for view in tests:
+        output, labels = logits(make(data.test, data, config, weights, own, view))
+        passes.append(output)
+    right = torch.stack(passes).mean(0).argmax(1) == labels
+    return int(right.sum()), len(labels)
+
+
+def _batches(
+    images: ImageSet,
+    data: Splits,
+    config: LevelConfig,
+    weights: Weights,
+    runtime: Runtime,
+    view: str | Callable | None,
+) -> Stream:
+    """Our own data path, in float32."""
+    training = view == "train"
+    transform = augment.build(config.augment, data.mirror) if training else view
+    seed = config.seed if training else None
+    return Batches(images, weights, config.train.batch_size, runtime, transform, seed).epoch
+
+
+def _loader(
+    images: ImageSet,
+    data: Splits,
+    config: LevelConfig,
+    weights: Weights,
+    runtime: Runtime,
+    view: str | Callable | None,
+) -> Stream:
+    """A DataLoader over torchvision's transforms."""
+    training = view == "train"
+    steps = (
+        [] if view is None else _augmentation(config, data, images) if training else [_view(view)]
+    )
+    side = weights.image_size
+    steps += [transforms.Resize((side, side))] if images.size != (side, side) else []
+    steps += [transforms.ToTensor(), transforms.Normalize(weights.mean, weights.deviation)]
+    loader = DataLoader(
+        Pictures(images, transforms.Compose(steps)),
+        batch_size=config.train.batch_size,
+        shuffle=training,
+        num_workers=os.cpu_count() or 1,
+        persistent_workers=True,
+        pin_memory=runtime.device.type == "cuda",
+    )
+    return lambda epoch: loader
+
+
+def _augmentation(config: LevelConfig, data: Splits, images: ImageSet) -> list[Callable]:
+    """torchvision's counterparts of the configured steps."""
+    steps = []
+    for name, parameters in map(named_step, config.augment):
+        if name == "flip":
+            chance = parameters.get("probability", 0.5) if data.mirror else 0.0
+            steps.append(transforms.RandomHorizontalFlip(chance))
+        elif name == "crop":
+            padding = parameters.get("padding", min(images.size) // 8)
+            steps.append(transforms.RandomCrop(images.size, padding, padding_mode="reflect"))
+        else:
+            raise UserError(f"the plain pipeline has no counterpart of augment step '{name}'")
+    return steps
+
+
+def _view(view: Callable) -> Callable[[Image.Image], Image.Image]:
+    """A test-time view of a single picture."""
+
+    def apply(picture: Image.Image) -> Image.Image:
+        pixels = transforms.functional.pil_to_tensor(picture)[None]
+        return transforms.functional.to_pil_image(view(pixels, None)[0])
+
+    return apply
