@@ -25,7 +25,7 @@ test: .venv/ready-test ## the tests, in two processes of one thread each
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 proof: .venv/ready-test ## the slow tests: minutes to an hour
-	@$(BIN)/python -m pytest --run-slow
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --run-slow -n 2 --dist load
 
 audit-table: .venv/ready-test ## write reports/audit.md anew: what the audit catches
 	@$(BIN)/python tests/planted_bugs.py > reports/audit.md

@@ -2,10 +2,12 @@
 
     python -m common.bench --quick                 # 2,000 pictures, some minutes
     python -m common.bench                         # half an hour on two cores
+                                                   # (on a GPU: all of the data at 224 px)
     python -m common.bench --network.weights tiny-imagenet --network.image_size 64 ...
 
 Further options are those of a level's run.py, and go to every level. Each run is a process of its
-own. Writes reports/bench.json, bench.md and bench.png. Keep the machine quiet meanwhile.
+own. Writes reports/bench.json, bench.md and bench.png, on a GPU bench_gpu.*. Keep the machine quiet
+meanwhile.
 """
 
 import argparse
@@ -123,6 +125,7 @@ class Bench:
 def _shown(answer: dict) -> dict:
     return {
         "s": answer["seconds"],
+        "pictures_per_second": answer["pictures_per_second"],
         "accuracy": answer["accuracy"],
         "interval": answer["interval"],
         "peak_bytes": answer["peak_bytes"],
@@ -139,8 +142,10 @@ def main() -> None:
         bench = Bench(rest, Path(folder))
         config = bench.config(found[0])
         machine, size = runtime.start(config.train, config.fast), image_size(config.network)
-        data = load_data(config, 1)
-        pictures = FEW if own.quick else WHOLE
+        data, gpu = load_data(config, 1), machine.device.type == "cuda"
+        pictures = WHOLE if not gpu else len(data.train) + len(data.val)
+        pictures = FEW if own.quick else pictures
+        size = LARGE if gpu and not own.quick else size
         small = min(pictures, FEW)
         shares = peak.shares(config, machine)
         report = {
@@ -158,18 +163,19 @@ def main() -> None:
         }
         for level in found:
             report["levels"][level.name]["breakdown"] = bench.breakdown(level, small, size)
-        if not own.quick:
+        if not own.quick and size != LARGE:
             report["large"] = {"image_size": LARGE, "pictures": FEW}
             report["large"]["levels"] = bench.compare(FEW, LARGE)
         middle = found[min(1, len(found) - 1)]
         report["growth"] = {"level": middle.name, **bench.growth(middle, size, own.quick)}
     place = Path(config.reports or common.config.PROJECT / "reports").expanduser()
     place.mkdir(parents=True, exist_ok=True)
+    stem = "bench_gpu" if gpu else "bench"
     text = json.dumps(report, indent=2, ensure_ascii=False)
-    (place / "bench.json").write_text(text + "\n", encoding="utf-8")
-    (place / "bench.md").write_text(bench_page.page(report), encoding="utf-8")
-    plots.save(plots.speed(report), place / "bench.png")
-    log.info("%s", place / "bench.md")
+    (place / f"{stem}.json").write_text(text + "\n", encoding="utf-8")
+    (place / f"{stem}.md").write_text(bench_page.page(report, f"{stem}.png"), encoding="utf-8")
+    plots.save(plots.speed(report), place / f"{stem}.png")
+    log.info("%s", place / f"{stem}.md")
 
 
 if __name__ == "__main__":

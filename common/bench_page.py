@@ -7,7 +7,7 @@ from common.markdown import duration, listing, percent, templates
 PAGE = """\
 # How fast, on {{ r.data }}
 
-![Ours and the plain pipeline: seconds a level; and how ours grows](bench.png)
+![Ours and the plain pipeline: seconds a level; and how ours grows]({{ picture }})
 
 {% for part in parts %}
 ## {{ part.title }}
@@ -46,7 +46,7 @@ Commit {{ r.commit or "unknown" }}; machine: {{ listing(r.machine) }}; versions:
 Row = Callable[[dict], object]
 
 
-def page(report: dict) -> str:
+def page(report: dict, picture: str = "bench.png") -> str:
     """The page of a benchmark's report."""
     parts = [_compared(report["levels"], report["image_size"], report["pictures"])]
     if report["large"]:
@@ -60,6 +60,7 @@ def page(report: dict) -> str:
             parts.append(_growth(f"How {level} grows with {words}", rows))
     values = {
         "r": report,
+        "picture": picture,
         "parts": parts,
         "few": f"{report['breakdown_pictures']:,}",
         "plain_type": "autocast to float16" if report["machine"]["gpu"] else "float32",
@@ -79,6 +80,7 @@ def _compared(levels: dict[str, dict], size: int, pictures: int) -> dict:
         "ours": lambda r: f"{r['ours_s']:.1f} s",
         "plain": lambda r: f"{r['plain_s']:.1f} s",
         "ratio": lambda r: f"{r['ratio']:.1f}",
+        "pictures a second, ours": lambda r: f"{r['ours_pictures_per_second']:,.0f}",
         "test accuracy, ours": lambda r: _accuracy(r, "ours"),
         "plain ": lambda r: _accuracy(r, "plain"),
         "peak memory, ours": lambda r: _bytes(r["ours_peak_bytes"]),

@@ -16,7 +16,7 @@ import torch
 from common import backbones, checkpoint, levels, runtime
 from common.config import LevelConfig
 from common.data import Splits, load_splits
-from common.evaluation import mean, test_passes
+from common.evaluation import mean, test_passes, tta_of, views
 from common.network import StagedNetwork
 from common.options import load_config
 from common.plain import Ways, fit_and_test
@@ -76,7 +76,10 @@ def timed(
     machine: Runtime,
     folder: Path,
 ) -> dict:
-    """Train and test by a pipeline: seconds, and correct and total of test."""
+    """Train and test by a pipeline: seconds, pictures a second, correct and total of test.
+
+    A picture counts each time that the recipe looks at it, however that is done.
+    """
     started, kept = time.perf_counter(), 0
     if pipeline in PLAIN:
         ways, machine = PLAIN[pipeline], replace(machine, fast=False, compile=False)
@@ -90,7 +93,15 @@ def timed(
         correct, total = score["correct"], score["total"]
         kept = sum(features.nbytes for _, features in trunk.kept)
     seconds = time.perf_counter() - started
-    return {"seconds": seconds, "correct": correct, "total": total, "kept_bytes": kept}
+    passes = config.train.epochs * (len(data.train) + len(data.val))
+    passes += len(views(tta_of(config, data))) * len(data.test)
+    return {
+        "seconds": seconds,
+        "pictures_per_second": passes / seconds,
+        "correct": correct,
+        "total": total,
+        "kept_bytes": kept,
+    }
 
 
 if __name__ == "__main__":

@@ -120,6 +120,7 @@ def test_the_page_says_what_was_measured(tmp_path, monkeypatch):
         asked.append((level.name, pipeline, pictures, size))
         return {
             "seconds": seconds[pipeline],
+            "pictures_per_second": 1000.0,
             "accuracy": 0.8,
             "interval": [0.78, 0.82],
             "peak_bytes": 2**30 if pipeline == "ours" else 2**31,
@@ -143,7 +144,7 @@ def test_the_page_says_what_was_measured(tmp_path, monkeypatch):
     assert all(asked[i][1:] == ("plain", 2000, 64) for i in range(1, 8, 2))
     page = (tmp_path / "bench.md").read_text()
     assert (
-        "| level2\\_augmentation | 5.0 s | 60.0 s | 12.0 | 80.0 % (78.0 to 82.0) |"
+        "| level2\\_augmentation | 5.0 s | 60.0 s | 12.0 | 1,000 | 80.0 % (78.0 to 82.0) |"
         in page.replace("level2_augmentation", "level2\\_augmentation")
     )
     assert "| trunk, 224 px | 75 % | 750 |" in page
