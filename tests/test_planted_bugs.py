@@ -1,6 +1,7 @@
 """The audit names each planted bug, and raises no false alarm on the code as it is."""
 
 import importlib
+import os
 from pathlib import Path
 
 import pytest
@@ -71,10 +72,16 @@ def test_table_is_not_stale():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("data", ["digits", "pictures"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("config", CONFIGS, ids=[str(c.relative_to(PROJECT)) for c in CONFIGS])
-def test_no_false_alarm_on_any_config(config, seed, folder):
+def test_no_false_alarm_on_any_config(config, seed, data, folder):
+    pictures = os.environ.get("RUNGS_PICTURES")
+    if data == "pictures" and not pictures:
+        pytest.skip("RUNGS_PICTURES names no folder with train/ and test/")
     options = ["--config", str(config), "--seed", str(seed), "--network.weights", "tiny-imagenet"]
+    where = {"digits": ["digits"], "pictures": ["folder", "--data.root", pictures]}
+    options += ["--data.name", *where[data]]  # after --config, whose data they replace
     level = config.relative_to(PROJECT).parts[0]
     failed = [f.line() for f in findings(level, options, None, folder) if not f.passed]
     assert not failed
