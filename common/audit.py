@@ -6,7 +6,7 @@ python -m common.audit 3 --offline         # one level; options are those of its
 
 import sys
 
-from common import backbones, levels, runtime
+from common import levels, pretrained, runtime
 from common.checks import AuditFailed, find_bugs
 from common.data import load_splits
 from common.options import load_config
@@ -23,7 +23,7 @@ def main() -> None:
     failed = 0
     for level in found:
         config = load_config(level / "config.yaml", arguments, prog="python -m common.audit LEVEL")
-        data = load_splits(config.data, backbones.image_size(config.network))
+        data = load_splits(config.data, pretrained.image_size(config.network))
         build_network = levels.load_module(level).build_network
         subject = Subject(config, build_network, data, runtime.start(config.train, config.fast))
         findings = find_bugs(subject)

@@ -1,7 +1,12 @@
 """Augmentation: one random change a sample, made on the whole batch at once, on the device.
 
-A step is a class whose instance takes uint8 pictures (B, 3, H, W) and a generator, and returns
-pictures of the same shape. Each sample draws for itself. To add a step, add a class to `STEPS`.
+A step is a class with one of three methods; all draw for each sample by itself, from a generator:
+
+- `matrix`, geometry: steps of this kind become one matrix a sample, and one resampling;
+- `change`, the pixels' values: pictures in and out, of the same shape;
+- `mix`, pictures with each other: pictures and labels, as shares of the classes, in and out.
+
+To add a step, add a class to `STEPS`. Pictures are (B, 3, H, W) of 0 to 255, uint8 or float32.
 """
 
 import inspect
@@ -10,8 +15,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from common import colour, geometry
+from common.checked import check_number
 from common.config import Step, UserError, named_step, nearest
+from common.mixing import CutMix, MixUp, box_mask
+from common.policies import RandAugment, TrivialAugment
 
 
 class Flip:
@@ -20,14 +30,18 @@ class Flip:
     Where a mirrored picture would not keep its label (`mirror` false), it does nothing.
     """
 
+    whole = True  # pixels stay whole
+
     def __init__(self, probability: float = 0.5, *, mirror: bool = True):
         check_number("flip: probability", probability, 0, 1)
         self.probability = probability if mirror else 0.0
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def matrix(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """x becomes width - 1 - x where it is drawn."""
         draws = torch.rand(len(images), generator=generator, device=images.device)
-        flipped = (draws < self.probability)[:, None, None, None]
-        return torch.where(flipped, images.flip(3), images)
+        flipped = (draws < self.probability).float()
+        last = images.shape[3] - 1
+        return geometry.matrices(len(images), images.device, xx=1 - 2 * flipped, x1=last * flipped)
 
 
 class Crop:
@@ -36,59 +50,175 @@ class Crop:
     `padding` in pixels; by default an eighth of the picture's side.
     """
 
+    whole = True
+
     def __init__(self, padding: int | None = None):
         if padding is not None:
             check_number("crop: padding", padding, 0, kind=int)
         self.padding = padding
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def matrix(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Moves by whole pixels."""
         batch, _, height, width = images.shape
         pad = min(height, width) // 8 if self.padding is None else self.padding
-        device = images.device
-        shifts = torch.randint(-pad, pad + 1, (2, batch, 1), generator=generator, device=device)
-        rows = reflected(torch.arange(height, device=device) + shifts[0], height)  # (B, H)
-        columns = reflected(torch.arange(width, device=device) + shifts[1], width)  # (B, W)
-        sample = torch.arange(batch, device=device)[:, None, None]
-        # indexing with the channel in between puts it last: (B, H, W, 3)
-        return images[sample, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        options = {"generator": generator, "device": images.device}
+        shifts = torch.randint(-pad, pad + 1, (2, batch, 1), **options)[:, :, 0].float()
+        return geometry.matrices(batch, images.device, x1=shifts[1], y1=shifts[0])
 
 
-def check_number(
-    what: str, value: object, low: float, high: float = math.inf, kind: type = float
-) -> None:
-    """Refuse a step's parameter that is no number from low to high, or not whole where kind is int.
+class ResizedCrop:
+    """Cut out a share `scale` of the area at random, sides in a ratio `ratio`, and enlarge it.
 
-    Raises:
-        UserError: it names the step and the parameter.
+    Szegedy et al., 2015, https://arxiv.org/abs/1409.4842.
     """
-    good = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
-    if not good or not low <= value <= high:
-        name = "a whole number" if kind is int else "a number"
-        limits = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
-        raise UserError(f"augment: {what} must be {name} {limits}, not '{value}'")
+
+    whole = False
+
+    def __init__(self, scale: list[float] = (0.25, 1.0), ratio: list[float] = (3 / 4, 4 / 3)):
+        for name, value, high in (("scale", scale, 1), ("ratio", ratio, 100)):
+            if not isinstance(value, list | tuple) or len(value) != 2 or value[0] > value[1]:
+                raise UserError(f"augment: resized_crop: {name} must be [low, high], not {value}")
+            for number in value:
+                check_number(f"resized_crop: {name}", number, 1e-3, high)
+        self.scale, self.ratio = scale, ratio
+
+    def matrix(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Area uniform, ratio log-uniform, place uniform; sides no longer than the picture's."""
+        batch, _, height, width = images.shape
+        area, ratio, x, y = torch.rand((4, batch), generator=generator, device=images.device)
+        area = (self.scale[0] + (self.scale[1] - self.scale[0]) * area) * height * width
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        ratio = torch.exp(low + (high - low) * ratio)
+        wide = (area * ratio).sqrt().clamp(max=width)
+        tall = (area / ratio).sqrt().clamp(max=height)
+        return boxes(x * (width - wide), y * (height - tall), wide, tall, height, width)
 
 
-def reflected(index: Tensor, size: int) -> Tensor:
-    """Fold indices outside [0, size) back inside, as reflection padding without the edge does."""
-    period = max(2 * (size - 1), 1)
-    index = index.abs() % period
-    return torch.where(index < size, index, period - index)
+def boxes(left: Tensor, top: Tensor, wide: Tensor, tall: Tensor, height: int, width: int) -> Tensor:
+    """Matrices (B, 3, 3) that enlarge boxes, given in pixels (B,), to the whole picture."""
+    entries = {"xx": wide / width, "yy": tall / height}
+    entries["x1"] = left + (wide / width - 1) / 2
+    entries["y1"] = top + (tall / height - 1) / 2
+    return geometry.matrices(len(left), left.device, **entries)
 
 
-STEPS: dict[str, Callable] = {"flip": Flip, "crop": Crop}
+class Rotate:
+    """Rotate about the centre by up to `degrees` either way."""
+
+    whole = False
+
+    def __init__(self, degrees: float = 15):
+        check_number("rotate: degrees", degrees, 0, 180)
+        self.degrees = degrees
+
+    def matrix(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Counter-clockwise, as torchvision counts."""
+        draws = torch.rand(len(images), generator=generator, device=images.device)
+        return geometry.rotations((2 * draws - 1) * self.degrees, *images.shape[2:])
+
+
+class Jitter:
+    """Brightness, contrast and saturation times 1 - x to 1 + x, hue turned by -x to x turns."""
+
+    def __init__(
+        self,
+        brightness: float = 0.2,
+        contrast: float = 0.2,
+        saturation: float = 0.2,
+        hue: float = 0.0,
+    ):
+        amounts = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+        for name, amount in amounts.items():
+            check_number(f"jitter: {name}", amount, 0, 1)
+        check_number("jitter: hue", hue, 0, 0.5)
+        self.amounts, self.hue = amounts, hue
+
+    def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """In this order, each sample by factors of its own."""
+        x, options = images.float(), {"generator": generator, "device": images.device}
+        for name, amount in self.amounts.items():
+            if amount:
+                factor = 1 + amount * (2 * torch.rand(len(x), **options) - 1)
+                x = getattr(colour, name)(x, factor)
+        if self.hue:
+            x = colour.hue(x, self.hue * (2 * torch.rand(len(x), **options) - 1))
+        return x
+
+
+class Erase:
+    """Fill a random box with noise, with the given probability; after all geometry.
+
+    `scale` is the box's share of the area. Zhong et al., 2017, https://arxiv.org/abs/1708.04896.
+    """
+
+    def __init__(self, probability: float = 0.5, scale: list[float] = (0.02, 0.33)):
+        check_number("erase: probability", probability, 0, 1)
+        if not isinstance(scale, list | tuple) or len(scale) != 2 or scale[0] > scale[1]:
+            raise UserError(f"augment: erase: scale must be [low, high], not {scale}")
+        for number in scale:
+            check_number("erase: scale", number, 0, 1)
+        self.probability, self.scale = probability, scale
+
+    def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Noise uniform over all values, a value a pixel and channel."""
+        batch, _, height, width = images.shape
+        options = {"generator": generator, "device": images.device}
+        drawn, area, ratio, x, y = torch.rand((5, batch), **options)
+        area = (self.scale[0] + (self.scale[1] - self.scale[0]) * area) * height * width
+        ratio = torch.exp(math.log(0.3) * (1 - 2 * ratio))  # 0.3 to 1 / 0.3, log-uniform
+        wide = (area * ratio).sqrt().clamp(max=width)
+        tall = (area / ratio).sqrt().clamp(max=height)
+        inside = box_mask(x * (width - wide), y * (height - tall), wide, tall, height, width)
+        inside &= (drawn < self.probability).view(-1, 1, 1, 1)
+        noise = torch.randint(256, images.shape, **options).to(images.dtype)
+        return torch.where(inside, noise, images)
+
+
+STEPS: dict[str, Callable] = {
+    **{"flip": Flip, "crop": Crop, "resized_crop": ResizedCrop, "rotate": Rotate},
+    **{"jitter": Jitter, "erase": Erase, "mixup": MixUp, "cutmix": CutMix},
+    **{"trivial_augment": TrivialAugment, "rand_augment": RandAugment},
+}
 
 
 class Augmentation:
-    """The configured steps, one after another."""
+    """The configured steps, one after another, all geometry in one resampling.
 
-    def __init__(self, steps: list[Callable[[Tensor, torch.Generator], Tensor]]):
+    Geometry waits until the end, or until `erase`, whose boxes are in the new picture; changes of
+    values before it are made on the old one.
+    """
+
+    def __init__(self, steps: list[object]):
         self.steps = steps
+        self.mixes = any(hasattr(step, "mix") for step in steps)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Change a batch: uint8 (B, 3, H, W) in and out."""
+        """Change a batch: uint8 (B, 3, H, W) in; uint8 out where only whole pixels moved."""
+        waiting, whole = None, True
         for step in self.steps:
-            images = step(images, generator)
-        return images
+            m = None
+            if hasattr(step, "matrix"):
+                m, whole = step.matrix(images, generator), whole and step.whole
+            elif hasattr(step, "both"):
+                images, m = step.both(images, generator)
+                whole = False
+            elif hasattr(step, "change"):
+                if isinstance(step, Erase) and waiting is not None:
+                    images, waiting, whole = geometry.resample(images, waiting, whole), None, True
+                images = step.change(images, generator)
+            if m is not None:
+                waiting = m if waiting is None else waiting @ m
+        return images if waiting is None else geometry.resample(images, waiting, whole)
+
+    def mix(
+        self, images: Tensor, labels: Tensor, classes: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Mix a batch: labels int64 (B,) become shares of the classes, float32 (B, classes)."""
+        shares = F.one_hot(labels, classes).float()
+        for step in self.steps:
+            if hasattr(step, "mix"):
+                images, shares = step.mix(images.float(), shares, generator)
+        return images, shares
 
 
 def build(steps: list[Step], mirror: bool) -> Augmentation | None:

@@ -1,43 +1,22 @@
 """Networks as an ordered dict of named stages, with their weights.
 
-To add a network, add a function to `ARCHITECTURES` that builds torchvision's module, one that cuts
-it into stages, and the name of its classifier's parameters.
+To add a network, add a function to `ARCHITECTURES` that returns its stages; its parameters are
+options in a config: `arch: {cnn: {depth: 5}}`. All but the classifier, which every level builds
+anew, belongs to a stage.
 """
 
-import http.client
-import logging
-import warnings
+import inspect
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor, nn
+from torchvision import models
 
-from common.config import NetworkConfig, NoNetwork, UserError, nearest
-from common.runtime import file_hash
-
-log = logging.getLogger("rungs")
-
-NAMED = ("imagenet", "tiny-imagenet", "none")
-BUNDLED = Path(__file__).parent / "weights" / "resnet18_tiny_imagenet.pth"
-BUNDLED_SHA256 = "0faebba08bb6fab62f1ca3c07da964869dfcb0cc9c24eda7330748ad667b0ae6"
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The starting weights, and the pixels they were trained on.
-
-    `mean` and `deviation` are those of RGB in [0, 1]; `image_size` in pixels.
-    """
-
-    name: str
-    sha256: str | None
-    image_size: int
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)
+from common import pretrained
+from common.config import NetworkConfig, UserError, named_step, nearest
+from common.pretrained import Weights, image_size
 
 
 @dataclass
@@ -51,29 +30,182 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Architecture:
-    """How to build a network, cut it into stages, and where its published weights are."""
+    """A network and its stages.
 
-    build: Callable[[], nn.Module]
-    cut: Callable[[nn.Module], OrderedDict[str, nn.Module]]
-    channels: dict[str, int]
-    classifier: str  # the prefix of the classifier's keys in a state dict
-    imagenet: torchvision.models.WeightsEnum
+    Attributes:
+        network: holds the stages' parameters under the names that files of weights use.
+        stages: (name, module, channels of its output), from the picture up.
+        classifier: the prefix of the classifier's keys in a state dict.
+    """
+
+    network: nn.Module
+    stages: list[tuple[str, nn.Module, int]]
+    classifier: str = "fc."
 
 
-def _cut_resnet(network: nn.Module) -> OrderedDict[str, nn.Module]:
+def _convolution(inputs: int, outputs: int, kernel: int = 3, norm: bool = True) -> list[nn.Module]:
+    """Convolution of the same size, batch norm, ReLU."""
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=not norm)
+    return [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)] if norm else [conv, nn.ReLU()]
+
+
+def _of_own(stages: list[tuple[str, nn.Module, int]]) -> Architecture:
+    """An architecture of ours: its weights go by the stages' names."""
+    return Architecture(nn.ModuleDict({name: stage for name, stage, _ in stages}), stages)
+
+
+def mlp(image_size: int, dropout: float = 0.5) -> Architecture:
+    """Two hidden layers of 512 and 256 on the pixels, with batch norm, ReLU and dropout."""
+
+    def hidden(inputs: int, outputs: int) -> list[nn.Module]:
+        norm = nn.BatchNorm1d(outputs)
+        return [nn.Linear(inputs, outputs), norm, nn.ReLU(), nn.Dropout(dropout)]
+
+    first = nn.Sequential(nn.Flatten(), *hidden(3 * image_size**2, 512))
+    return _of_own([("hidden1", first, 512), ("hidden2", nn.Sequential(*hidden(512, 256)), 256)])
+
+
+def cnn_small(image_size: int, dropout: float = 0.0) -> Architecture:
+    """Two blocks of two convolutions, 32 and 64 channels, and a hidden layer of 512."""
+    blocks, inputs = [], 3
+    for number, outputs in enumerate((32, 64), 1):
+        layers = [*_convolution(inputs, outputs), *_convolution(outputs, outputs)]
+        blocks.append((f"block{number}", nn.Sequential(*layers, nn.MaxPool2d(2)), outputs))
+        inputs = outputs
+    return _of_own([*blocks, ("dense", _dense(64 * (image_size // 4) ** 2, 512, dropout), 512)])
+
+
+def cnn(
+    image_size: int, depth: int = 6, kernel: int = 3, dropout: float = 0.5, width: int = 64
+) -> Architecture:
+    """`depth` convolutions (4 to 6) of one kernel size, pooled after every other one.
+
+    Raises:
+        UserError: another depth, or an even kernel size.
+    """
+    if depth not in (4, 5, 6):
+        raise UserError(f"network.arch: cnn: depth must be 4, 5 or 6, not {depth}")
+    if kernel not in (1, 3, 5, 7):
+        raise UserError(f"network.arch: cnn: kernel must be 1, 3, 5 or 7, not {kernel}")
+    blocks, inputs, side = [], 3, image_size
+    for number in range(1, -(-depth // 2) + 1):
+        outputs = width * 2 ** (number - 1)
+        layers = _convolution(inputs, outputs, kernel)
+        if 2 * number <= depth:
+            layers += _convolution(outputs, outputs, kernel)
+        blocks.append((f"block{number}", nn.Sequential(*layers, nn.MaxPool2d(2)), outputs))
+        inputs, side = outputs, side // 2
+    return _of_own([*blocks, ("dense", _dense(inputs * side**2, 256, dropout), 256)])
+
+
+def _dense(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
+    layers = nn.Flatten(), nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(dropout)
+    return nn.Sequential(*layers)
+
+
+def alexnet(dropout: float = 0.5) -> Architecture:
+    """Krizhevsky et al., 2012, as in torchvision, its stem 3x3 with stride 2 for small pictures."""
+    network = models.alexnet(dropout=dropout)
+    layers = list(network.features)
+    layers[0] = nn.Conv2d(3, 64, 3, stride=2, padding=1)
+    first, second, third = layers[:2], layers[3:6], layers[6:]  # without the early pooling
+    hidden = list(network.classifier)[:-1]
+    hidden[1] = nn.Linear(256 * 3 * 3, 4096)
+    dense = nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten(), *hidden)
+    parts = (("stem", first, 64), ("block1", second, 192), ("block2", third, 256))
+    stages = [(name, nn.Sequential(*part), channels) for name, part, channels in parts]
+    return _of_own([*stages, ("dense", dense, 4096)])
+
+
+def vgg13(dropout: float = 0.5) -> Architecture:
+    """Simonyan and Zisserman, 2015, with batch norm; at 32 px its last map is a single pixel."""
+    layers = list(models.vgg13_bn().features)
+    ends = [i + 1 for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+    stages = []
+    for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False), 1):
+        part = nn.Sequential(*layers[start:end])
+        channels = next(x.num_features for x in part if isinstance(x, nn.BatchNorm2d))
+        stages.append((f"block{number}", part, channels))
+    hidden = [*_dense(512, 4096, dropout), *_dense(4096, 4096, dropout)[1:]]
+    return _of_own([*stages, ("dense", nn.Sequential(nn.AdaptiveAvgPool2d(1), *hidden), 4096)])
+
+
+def resnet18(small_stem: bool = False) -> Architecture:
+    """He et al., 2016; `small_stem`: 3x3 and no pooling, for pictures of 32 px."""
+    network = models.resnet18()
+    if small_stem:
+        network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        network.maxpool = nn.Identity()
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     names = ("conv1", "bn1", "relu", "maxpool")
     stem = nn.Sequential(OrderedDict((name, getattr(network, name)) for name in names))
-    layers = {f"layer{i}": getattr(network, f"layer{i}") for i in (1, 2, 3, 4)}
-    return OrderedDict(stem=stem, **layers)
+    layers = [(f"layer{i}", getattr(network, f"layer{i}"), 32 * 2**i) for i in (1, 2, 3, 4)]
+    return Architecture(network, [("stem", stem, 64), *layers], "fc.")
 
 
-ARCHITECTURES = {
-    "resnet18": Architecture(
-        build=torchvision.models.resnet18,
-        cut=_cut_resnet,
-        channels={"stem": 64, "layer1": 64, "layer2": 128, "layer3": 256, "layer4": 512},
-        classifier="fc.",
-        imagenet=torchvision.models.ResNet18_Weights.IMAGENET1K_V1,
+def efficientnet_v2_s() -> Architecture:
+    """Tan and Le, 2021."""
+    network = models.efficientnet_v2_s()
+    names = ["stem", *(f"stage{i}" for i in range(1, 7)), "top"]
+    channels = (24, 24, 48, 64, 128, 160, 256, 1280)
+    stages = list(zip(names, network.features, channels, strict=True))
+    return Architecture(network, stages, "classifier.")
+
+
+def densenet121() -> Architecture:
+    """Huang et al., 2017."""
+    network = models.densenet121()
+    parts = OrderedDict(network.features.named_children())
+    groups = {"stem": ["conv0", "norm0", "relu0", "pool0"]}
+    groups |= {f"block{i}": [f"denseblock{i}", f"transition{i}"] for i in (1, 2, 3)}
+    groups["block4"] = ["denseblock4", "norm5"]
+    stages = {
+        name: nn.Sequential(OrderedDict((part, parts[part]) for part in group))
+        for name, group in groups.items()
+    }
+    stages["block4"].append(nn.ReLU(inplace=True))
+    named = zip(stages.items(), (64, 128, 256, 512, 1024), strict=True)
+    stages = [(name, stage, channels) for (name, stage), channels in named]
+    return Architecture(network, stages, "classifier.")
+
+
+class Patches(nn.Module):
+    """A picture (B, 3, S, S) as tokens (B, 1 + (S / 16)^2, 768), the class token first."""
+
+    def __init__(self, network: models.VisionTransformer):
+        super().__init__()
+        self.conv_proj, self.class_token = network.conv_proj, network.class_token
+        self.pos_embedding = network.encoder.pos_embedding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Cut into patches, project, put the class token before them, add the positions."""
+        x = self.conv_proj(x).flatten(2).transpose(1, 2)
+        token = self.class_token.to(x.dtype).expand(len(x), -1, -1)
+        return torch.cat([token, x], dim=1) + self.pos_embedding.to(x.dtype)
+
+
+def vit_b_16(image_size: int) -> Architecture:
+    """Dosovitskiy et al., 2021; at other sizes than 224 px its positions are interpolated.
+
+    Raises:
+        UserError: a size that patches of 16 px do not fill.
+    """
+    if image_size % 16:
+        raise UserError(f"network.image_size: vit_b_16 needs a multiple of 16, not {image_size}")
+    network = models.vit_b_16(image_size=image_size)
+    layers = list(network.encoder.layers)
+    blocks = [nn.Sequential(*layers[i : i + 3]) for i in (0, 3, 6, 9)]
+    blocks[-1].append(network.encoder.ln)
+    stages = [("patches", Patches(network), 768)]
+    stages += [(f"blocks{i}", block, 768) for i, block in enumerate(blocks, 1)]
+    return Architecture(network, stages, "heads.")
+
+
+ARCHITECTURES: dict[str, Callable[..., Architecture]] = {
+    function.__name__: function
+    for function in (
+        *(mlp, cnn_small, cnn, alexnet, vgg13, resnet18),
+        *(efficientnet_v2_s, densenet121, vit_b_16),
     )
 }
 
@@ -85,112 +217,29 @@ def build(config: NetworkConfig) -> Backbone:
         UserError: an unknown network, or weights that are unreadable or another network's.
         NoNetwork: weights that must be downloaded, and cannot be.
     """
-    architecture = _architecture(config)
-    network = architecture.build()
-    if config.weights == "imagenet":
-        _download(architecture, weights_place(config))
-    weights = describe_weights(config)
-    if config.weights != "none":
-        _load(network, _read(weights_place(config)), architecture, config.weights)
-    return Backbone(architecture.cut(network), architecture.channels, weights)
+    architecture = describe(config)
+    weights = pretrained.load(architecture.network, architecture.classifier, config)
+    stages = OrderedDict((name, stage) for name, stage, _ in architecture.stages)
+    channels = {name: channels for name, _, channels in architecture.stages}
+    return Backbone(stages, channels, weights)
 
 
-def image_size(config: NetworkConfig) -> int:
-    """Side in pixels of the network's input: configured, else what suits the weights."""
-    return config.image_size or {"tiny-imagenet": 64, "none": 32}.get(config.weights, 224)
+def describe(config: NetworkConfig) -> Architecture:
+    """The configured network, as its function builds it, with weights drawn at random.
 
-
-def describe_weights(config: NetworkConfig) -> Weights:
-    """Name, hash and input of the configured weights, which must be there already."""
-    path = weights_place(config)
-    if path is not None and not path.is_file():
-        raise UserError(f"network.weights: no file {path}; or imagenet, tiny-imagenet, none")
-    sha256 = file_hash(path) if path else None
-    if config.weights == "tiny-imagenet" and sha256 != BUNDLED_SHA256:
-        raise UserError(f"{path}: not the bundled file any more; restore it with git checkout")
-    name = config.weights if config.weights in NAMED else path.name
-    return Weights(config.weights_title or name, sha256, image_size(config))
-
-
-def weights_place(config: NetworkConfig) -> Path | None:
-    """Where the weights' file is, or goes when it is downloaded; None for `none`."""
-    if config.weights == "none":
-        return None
-    if config.weights == "tiny-imagenet":
-        return BUNDLED
-    if config.weights == "imagenet":
-        url = _architecture(config).imagenet.url
-        return Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
-    return Path(config.weights).expanduser()
-
-
-def _architecture(config: NetworkConfig) -> Architecture:
-    if config.arch not in ARCHITECTURES:
-        raise UserError(
-            f"network.arch: unknown '{config.arch}'{nearest(config.arch, ARCHITECTURES)}"
-        )
-    return ARCHITECTURES[config.arch]
-
-
-def _download(architecture: Architecture, path: Path) -> None:
-    if path.is_file():
-        return
-    log.info("downloading ImageNet weights to %s", path)
+    Raises:
+        UserError: an unknown network or option.
+    """
+    name, options = named_step(config.arch)
+    if name not in ARCHITECTURES:
+        raise UserError(f"network.arch: unknown '{name}'{nearest(name, ARCHITECTURES)}")
+    known = inspect.signature(ARCHITECTURES[name]).parameters
+    for key in options:
+        if key not in known or key == "image_size":
+            hint = nearest(key, [k for k in known if k != "image_size"])
+            raise UserError(f"network.arch: {name} has no option '{key}'{hint}")
+    size = {"image_size": image_size(config)} if "image_size" in known else {}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        prefix = path.stem.rsplit("-", 1)[1]  # of the file's SHA-256, in torchvision's names
-        torch.hub.download_url_to_file(architecture.imagenet.url, str(path), prefix)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:  # URLError is an OSError
-        raise NoNetwork(f"cannot download the ImageNet weights to {path} ({error})") from error
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return _read_safetensors(path)
-        with warnings.catch_warnings(action="ignore"):  # of other pickles, which are refused
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except Exception as error:  # a file that is no state dict fails in a dozen ways
-        raise UserError(
-            f"network.weights: {path} is no file of weights: it is damaged, or holds more than "
-            "tensors (nothing in it was run); choose a .pth or .safetensors file of a state dict"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(
-            f"network.weights: {path} is not a state dict, a mapping of names to tensors"
-        )
-    return state
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        hint = "pip install -r requirements-extras.txt"
-        raise UserError(f"network.weights: {path} needs safetensors: {hint}") from error
-    return load_file(path)
-
-
-def _load(
-    network: nn.Module, state: dict[str, Tensor], architecture: Architecture, name: str
-) -> None:
-    """Load all but the classifier, which every level builds anew."""
-    own = network.state_dict()
-    classifier = [key for key in state if key.startswith(architecture.classifier)]
-    if classifier:
-        classes = max(state[key].shape[:1].numel() for key in classifier)
-        log.info("weights %s: their classifier of %d classes is left out", name, classes)
-    body = {key: value for key, value in state.items() if key not in classifier}
-    wanted = {key for key in own if not key.startswith(architecture.classifier)}
-    optional = {key for key in wanted if key.endswith("num_batches_tracked")}
-    wrong = sorted(key for key in body.keys() & wanted if body[key].shape != own[key].shape)
-    missing, unknown = sorted(wanted - body.keys() - optional), sorted(body.keys() - wanted)
-    for what, keys in (("lack", missing), ("have no place for", unknown), ("misshape", wrong)):
-        if keys:
-            raise UserError(
-                f"network.weights: {name} is not for this network: its weights {what} '{keys[0]}'"
-                f" and {len(keys) - 1} more; choose weights of the same network.arch"
-            )
-    network.load_state_dict(body, strict=False)
+        return ARCHITECTURES[name](**options, **size)
+    except (TypeError, ValueError) as error:  # an option of a type that its layers refuse
+        raise UserError(f"network.arch: {name}: {error}") from error

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.backbones import Weights
 from common.data import ImageSet
+from common.pretrained import Weights
 from common.runtime import Runtime, counter_seed
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]  # uint8 (B, 3, H, W) in and out
@@ -58,18 +58,25 @@ class Batches:
             yield self.batch(positions, epoch, step)
 
     def batch(self, positions: Tensor, epoch: int = 0, step: int = 0) -> tuple[Tensor, Tensor]:
-        """The pictures at these positions, as network input, and their labels."""
+        """The pictures at these positions, as network input, and their labels.
+
+        Where the transform mixes pictures, labels are shares of the classes, float32 (B, C).
+        """
         device = self.runtime.device
         rows = self.rows[positions.to(self.rows.device)]
         pixels = self.source[rows].to(device, non_blocking=True)
+        labels = self.labels[positions.to(device)]
         if self.transform is not None:
             generator = torch.Generator(device)
             generator.manual_seed(counter_seed(self.seed or 0, "transform", epoch, step))
             pixels = self.transform(pixels, generator)
-        return self.network_input(pixels), self.labels[positions.to(device)]
+            if getattr(self.transform, "mixes", False):
+                classes = len(self.images.classes)
+                pixels, labels = self.transform.mix(pixels, labels, classes, generator)
+        return self.network_input(pixels), labels
 
     def network_input(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) -> normalised (B, 3, S, S), channels last, in the run's precision."""
+        """(B, 3, H, W) of 0 to 255 -> normalised (B, 3, S, S), channels last, in the run's type."""
         # normalised at stored size: the same after resizing, whose weights sum to one, but cheaper
         x = (pixels.float() / 255 - self.mean) / self.deviation
         x = x.contiguous(memory_format=torch.channels_last)

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import common.config
 from common import bench_page, levels, peak, plots, runtime
-from common.backbones import image_size
 from common.bench_worker import PIPELINES, load_data
 from common.config import LevelConfig
 from common.options import load_config
+from common.pretrained import image_size
 from common.processes import run_measured
 from common.statistics import wilson_interval
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from common import backbones, checkpoint, levels, runtime
+from common import checkpoint, levels, pretrained, runtime
 from common.config import LevelConfig
 from common.data import Splits, load_splits
 from common.evaluation import mean, test_passes, tta_of, views
@@ -61,7 +61,7 @@ def main() -> None:
 
 def load_data(config: LevelConfig, test: int) -> Splits:
     """The config's splits, with the first `test` of its test pictures at most."""
-    data = load_splits(config.data, backbones.image_size(config.network))
+    data = load_splits(config.data, pretrained.image_size(config.network))
     kept = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))[:test]
     few = copy.copy(data)
     object.__setattr__(few, "test", data.test.subset(kept.sort().values))

@@ -10,12 +10,11 @@ from common.subject import SIZE, Subject, check, cross_entropy
 
 @check("shapes fit", "a linear layer's input size that is not what the stage before it puts out")
 def shapes_fit(subject: Subject) -> tuple[bool, str, str]:
-    network, classes = subject.network().eval(), len(subject.data.classes)
-    shapes = []
+    shapes, classes = [], len(subject.data.classes)
     for size in (SIZE, 2 * SIZE):
         with torch.no_grad():
             images = torch.zeros(2, 3, size, size, device=subject.runtime.device)
-            shapes.append(tuple(network(images).shape))
+            shapes.append(tuple(subject.network(size).eval()(images).shape))
     return set(shapes) == {(2, classes)}, f"logits (2, {classes})", f"{shapes}"
 
 
@@ -55,6 +54,8 @@ def nonlinearity_between(subject: Subject) -> tuple[bool, str, str]:
             from_linear[id(output)] = (module, output)  # kept, so that no other gets its id
         elif isinstance(module, nn.Dropout | nn.Identity | nn.Flatten) and before:
             from_linear[id(output)] = (before[0], output)
+        else:
+            from_linear.pop(id(output), None)  # a ReLU in place gives back what it was given
 
     for module in network.modules():
         if not list(module.children()):

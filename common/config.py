@@ -58,7 +58,7 @@ class NetworkConfig:
     """Network.
 
     Attributes:
-        arch: the backbone's name in common/backbones.py
+        arch: the backbone's name in common/backbones.py, with or without options
         weights: imagenet, tiny-imagenet (bundled), none, or a .pth or .safetensors file
         weights_title: what reports call the weights (default: their name, or the file's)
         image_size: side in pixels of the network's input (default: what suits the weights)
@@ -67,7 +67,7 @@ class NetworkConfig:
         start_from: a level whose best checkpoint of the same seed is the starting point
     """
 
-    arch: str = "resnet18"
+    arch: Step = "resnet18"
     weights: str = "imagenet"
     weights_title: str | None = None
     image_size: int | None = None

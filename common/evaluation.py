@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.augment import reflected
 from common.batches import Batches, Transform
 from common.config import LevelConfig
 from common.data import ImageSet, Splits
+from common.geometry import reflected
 from common.network import StagedNetwork
 from common.trunk import FeatureBatches, Trunk
 

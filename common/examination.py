@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from common import backbones, replay, runtime, statistics
+from common import pretrained, replay, runtime, statistics
 from common.config import Benchmark, LevelConfig, TrainConfig, UserError
 from common.data import Splits, load_splits
 from common.evaluation import Predictions, tta_of
@@ -96,7 +96,7 @@ class Desk:
 
     def read(self, config: LevelConfig) -> tuple[Splits, Finding]:
         """The splits, and whether test pictures are in train."""
-        size = backbones.image_size(config.network)
+        size = pretrained.image_size(config.network)
         key = repr((config.data, size))
         if key not in self._data:
             data = load_splits(config.data, size)
@@ -162,7 +162,7 @@ def _examine(grade: Grade, rows: list[Benchmark], options: Options, desk: Desk, 
         add(finding)
 
     try:
-        weights = backbones.describe_weights(config.network)
+        weights = pretrained.describe_weights(config.network)
         add(check_weights(evidence, weights))
         add(check_frozen(evidence, config))
     except UserError as error:
@@ -207,7 +207,7 @@ def _keep_names(config: LevelConfig, metrics: dict, options: Options) -> None:
     """What goes by its path's name keeps the name it was given where it lay."""
     if config.data.name == "folder" and options.data_root and config.data.title is None:
         config.data.title = metrics["data"]["title"]
-    named = config.network.weights in backbones.NAMED or config.network.weights_title
+    named = config.network.weights in pretrained.NAMED or config.network.weights_title
     if options.weights and not named:
         config.network.weights_title = metrics["weights"]["name"]
 

@@ -15,9 +15,9 @@ import yaml
 import common.config
 from common import (
     augment,
-    backbones,
     checkpoint,
     ladder,
+    pretrained,
     report,
     runtime,
     schedules,
@@ -51,7 +51,7 @@ class Experiment:
         augment.build(config.augment, mirror=True)  # an unknown name is said before the work
         schedules.build(config.train.schedule, steps=1)
         self.runtime = runtime.start(config.train, config.fast)
-        self.data: Splits = load_splits(config.data, backbones.image_size(config.network))
+        self.data: Splits = load_splits(config.data, pretrained.image_size(config.network))
         self.name = run_name(self.level, config.stem, config.seed)
         self.folder = common.config.PROJECT / "runs" / slug(self.data.title) / self.name
         self.reports = reports_folder(config, self.data.title)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import common.config
-from common import backbones, levels, replay, retraining, runtime
+from common import levels, pretrained, replay, retraining, runtime
 from common.config import Benchmark, UserError, nearest
 from common.data import load_splits
 from common.evaluation import tta_of
@@ -182,7 +182,7 @@ def _score_level(level: Path, options: Options, form: str) -> str:
     path = max(found, key=lambda file: (file.parent.name == level.name, file.stat().st_mtime))
     content = read_checkpoint(path)
     config = read_settings(content["settings"], level.parent, options.data_root, options.weights)
-    data = load_splits(config.data, backbones.image_size(config.network))
+    data = load_splits(config.data, pretrained.image_size(config.network))
     machine = runtime.start(config.train, config.fast)
     log.warning("%s of %d test pictures on %s", path, len(data.test), machine.device)
     tta = tta_of(config, data)

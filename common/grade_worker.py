@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import common.config
-from common import backbones, checkpoint, runtime
+from common import checkpoint, pretrained, runtime
 from common.batches import Batches
 from common.config import UserError
 from common.data import ImageSet
@@ -29,7 +29,7 @@ def main() -> None:
     level, classes = Path(request["level"]), request["classes"]
     config = read_settings(request["settings"], level.parent, *request["paths"])
     machine = runtime.start(config.train, config.fast)
-    weights = backbones.describe_weights(config.network)  # ours: pixels are no matter of theirs
+    weights = pretrained.describe_weights(config.network)  # ours: pixels are no matter of theirs
     content = read_checkpoint(Path(request["checkpoint"]))
     pictures = torch.from_numpy(np.load(request["pictures"], mmap_mode="c"))
     count, names = len(pictures), tuple(map(str, range(classes)))

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import common.config
-from common import backbones, data
+from common import data, pretrained
 from common.config import LevelConfig, NoNetwork, UserError, nearest
 from common.options import load_config
 
@@ -63,7 +63,7 @@ def run_seeds(main: Callable[[LevelConfig], dict], config: LevelConfig) -> list[
     try:
         metrics = [main(config.with_seed(seed)) for seed in seeds]
     except NoNetwork as error:
-        places = [data.archive_place(config.data), backbones.weights_place(config.network)]
+        places = [data.archive_place(config.data), pretrained.weights_place(config.network)]
         missing = " and ".join(str(p) for p in places if p and not p.is_file())
         hint = "; without a network run with --offline"
         hint += f", or put the missing files in place: {missing}" if missing else ""

@@ -146,8 +146,14 @@ class StagedNetwork(nn.Module):
 
 
 def pooled(x: Tensor) -> Tensor:
-    """A stage's output as one vector a picture (B, C): maps are averaged over their pixels."""
-    return x.mean((2, 3)) if x.ndim == 4 else x
+    """A stage's output as one vector a picture (B, C).
+
+    Maps (B, C, H, W) are averaged over their pixels; of tokens (B, T, C) the first is taken, a
+    vision transformer's class token.
+    """
+    if x.ndim == 4:
+        return x.mean((2, 3))
+    return x[:, 0] if x.ndim == 3 else x
 
 
 class Classifier(nn.Module):

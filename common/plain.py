@@ -18,11 +18,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from common import augment, schedules
-from common.backbones import Weights
 from common.batches import Batches
 from common.config import LevelConfig, UserError, named_step
 from common.data import ImageSet, Splits
 from common.evaluation import tta_of, views
+from common.pretrained import Weights
 from common.runtime import Runtime
 
 Stream = Callable[[int], Iterable[tuple[Tensor, Tensor]]]  # epoch -> (pictures, labels)

@@ -11,9 +11,9 @@ import yaml
 from torch import Tensor
 
 from common import checkpoint
-from common.backbones import NAMED
 from common.config import LevelConfig, UserError
 from common.options import load_config
+from common.pretrained import NAMED
 
 LARGEST = 2**33  # bytes of a predictions.npz, unpacked: more is no report of ours
 

@@ -1,11 +1,9 @@
 """The grader's checks of what a run started from, and that its frozen parts still are that."""
 
-import functools
-
 import torch
 from torch import Tensor
 
-from common import backbones
+from common import backbones, pretrained
 from common.config import LevelConfig, NetworkConfig
 from common.evidence import Evidence
 from common.experiment import run_name
@@ -13,7 +11,7 @@ from common.readers import read_checkpoint
 from common.verdicts import Finding
 
 
-def check_weights(evidence: Evidence, weights: backbones.Weights) -> Finding:
+def check_weights(evidence: Evidence, weights: pretrained.Weights) -> Finding:
     """The starting weights' file is the one that the run says it started from."""
     said = {"the report": evidence.metrics["weights"].get("sha256")}
     said["the checkpoint"] = evidence.checkpoint.get("weights")
@@ -24,8 +22,8 @@ def check_weights(evidence: Evidence, weights: backbones.Weights) -> Finding:
 
 def check_frozen(evidence: Evidence, config: LevelConfig) -> Finding:
     """What the run says it froze is, to the last bit, what it started from."""
-    arch, weights = config.network.arch, config.network.weights
-    start = [] if weights == "none" else [_pretrained(arch, weights)]
+    weights = config.network.weights
+    start = [] if weights == "none" else [_pretrained(config.network)]
     missing = ""
     if level := config.network.start_from:
         folder = evidence.checkpoint_path.parent.parent
@@ -49,9 +47,8 @@ def check_frozen(evidence: Evidence, config: LevelConfig) -> Finding:
     return Finding("frozen parts", not changed, expected, seen)
 
 
-@functools.cache
-def _pretrained(arch: str, weights: str) -> dict[str, Tensor]:
-    stages = backbones.build(NetworkConfig(arch, weights)).stages
+def _pretrained(config: NetworkConfig) -> dict[str, Tensor]:
+    stages = backbones.build(config).stages
     return {
         f"stages.{name}.{key}": value
         for name, stage in stages.items()

@@ -11,6 +11,7 @@ from functools import wraps
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 from torchvision.transforms import functional as tv
 
 from common.config import LevelConfig, UserError
@@ -93,15 +94,17 @@ class Subject:
         self.runtime = Runtime(runtime.device, torch.float32, runtime.fast)
         self.whole, self.data = data, _few(data)
         self.build_network = build_network
-        self._built: StagedNetwork | None = None
+        self._built: dict[int, StagedNetwork] = {}
 
-    def network(self) -> StagedNetwork:
-        """A network of its own for each caller, with a fresh head, and dropout off."""
-        if self._built is None:
+    def network(self, size: int = SIZE) -> StagedNetwork:
+        """A network of its own for each caller, for pictures of this size, with a fresh head."""
+        if size not in self._built:
             torch.manual_seed(counter_seed(self.config.seed, "audit"))
-            built = self.build_network(self.config, len(self.data.classes))
-            self._built = built.to(self.runtime.device, memory_format=torch.channels_last)
-        return copy.deepcopy(self._built)
+            config = copy.deepcopy(self.config)
+            config.network.image_size = size
+            built = self.build_network(config, len(self.data.classes))
+            self._built[size] = built.to(self.runtime.device, memory_format=torch.channels_last)
+        return copy.deepcopy(self._built[size])
 
     def trainer(self, **train: object) -> Trainer:
         """The run's trainer around such a network; `train` overrides settings of that group."""
@@ -139,9 +142,9 @@ def largest_gap(a: Tensor, b: Tensor) -> float:
 
 
 def without_dropout(network: nn.Module) -> nn.Module:
-    """The same network with its dropout turned off, for comparisons to the last digit."""
+    """The same network with nothing left out by chance, for comparisons to the last digit."""
     for module in network.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
+        if isinstance(module, nn.modules.dropout._DropoutNd | StochasticDepth):
             module.p = 0.0
     return network
 

@@ -106,7 +106,7 @@ class Trainer:
                 loss, logits = self.step(first + step, features, targets)
                 losses.append(loss)
                 loss_sum += loss * len(targets)
-                correct += (logits.argmax(1) == targets).sum()
+                correct += (logits.argmax(1) == _hard(targets)).sum()
                 seen += len(targets)
                 bar.update(len(targets))
                 if (step + 1) % LOOK == 0 or step + 1 == len(self.train):
@@ -185,6 +185,11 @@ class Trainer:
 def _trains_batch_norm(module: nn.Module) -> bool:
     kind = nn.modules.batchnorm._BatchNorm
     return isinstance(module, kind) and any(p.requires_grad for p in module.parameters())
+
+
+def _hard(targets: Tensor) -> Tensor:
+    """Labels (B,); of shares of classes (B, C) the largest."""
+    return targets.argmax(1) if targets.ndim == 2 else targets
 
 
 def _check_finite(losses: list[Tensor], step: int, epoch: int) -> None:

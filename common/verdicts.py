@@ -12,12 +12,12 @@ import torch
 
 from common import duplicates
 from common.archives import KINDS, TITLES
-from common.backbones import NAMED
 from common.config import Benchmark, LevelConfig
 from common.data import Splits
 from common.evaluation import Predictions
 from common.evidence import Evidence
 from common.experiment import run_name
+from common.pretrained import NAMED
 from common.runtime import Runtime, provenance
 
 LENIENCE = 0.002  # share of the predictions that may differ on another machine

@@ -22,7 +22,7 @@ from common.trunk import Trunk
 def build_network(config: LevelConfig, classes: int) -> StagedNetwork:
     """The pretrained stages, and a linear classifier on the last one's pooled output."""
     backbone = backbones.build(config.network)
-    taps = config.network.taps or ["layer4"]
+    taps = config.network.taps or [list(backbone.stages)[-1]]
     head = Classifier([backbone.channels[tap] for tap in taps], classes)
     return StagedNetwork(backbone, head, config.network.trainable, taps)
 

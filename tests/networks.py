@@ -7,10 +7,11 @@ import torchvision
 from torch import nn
 
 from common import backbones
-from common.backbones import Backbone, Weights
+from common.backbones import Backbone
 from common.config import NetworkConfig, TrainConfig
 from common.data import ImageSet, Splits
 from common.network import Classifier, StagedNetwork
+from common.pretrained import Weights
 from common.runtime import Runtime
 from common.training import Trainer, fit
 from common.trunk import Trunk

@@ -41,7 +41,7 @@ VAL = "Batches(data.val, *options)"
 
 BUGS = [
     Bug(
-        "wrong normalisation constants", "common/backbones.py",
+        "wrong normalisation constants", "common/pretrained.py",
         "= (0.485, 0.456, 0.406)", "= (0.5, 0.5, 0.5)", "pixels normalised", common=True,
     ),
     Bug(

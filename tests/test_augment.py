@@ -15,7 +15,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def test_flip_mirrors_left_right_or_leaves_alone():
     images = noise(64, 8)
-    flipped = augment.Flip()(images, generator())
+    flipped = augment.build(["flip"], True)(images, generator())
     mirrored = [torch.equal(b, tv.hflip(a)) for a, b in zip(images, flipped, strict=True)]
     untouched = [torch.equal(a, b) for a, b in zip(images, flipped, strict=True)]
     assert all(m != u for m, u in zip(mirrored, untouched, strict=True))
@@ -30,7 +30,7 @@ def test_flip_does_nothing_where_mirror_images_differ():
 
 def test_crop_is_torchvisions_crop_of_the_reflected_padding():
     images = noise(32, 16)
-    cropped = augment.Crop(padding=3)(images, generator())
+    cropped = augment.build([{"crop": {"padding": 3}}], True)(images, generator())
     padded = tv.pad(images, [3], padding_mode="reflect")
     places = set()
     for padded_image, image in zip(padded, cropped, strict=True):
@@ -47,7 +47,7 @@ def test_crop_is_torchvisions_crop_of_the_reflected_padding():
 
 def test_crop_pads_an_eighth_by_default():
     images = noise(256, 8)
-    cropped = augment.Crop()(images, generator())
+    cropped = augment.build(["crop"], True)(images, generator())
     padded = tv.pad(images, [1], padding_mode="reflect")
     windows = torch.stack(
         [padded[:, :, top : top + 8, left : left + 8] for top in range(3) for left in range(3)]

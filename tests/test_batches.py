@@ -3,8 +3,8 @@
 import torch
 from torchvision.transforms import functional as tv
 
-from common.backbones import Weights
 from common.batches import Batches
+from common.pretrained import Weights
 from common.runtime import Runtime
 from networks import CPU, small_splits
 

@@ -1,0 +1,165 @@
+"""The weights that a network starts from: published, bundled, or in a file."""
+
+import http.client
+import logging
+import warnings
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models.vision_transformer import interpolate_embeddings
+
+from common.config import NetworkConfig, NoNetwork, UserError, named_step
+from common.runtime import file_hash
+
+log = logging.getLogger("rungs")
+
+PUBLISHED = {
+    "resnet18": models.ResNet18_Weights.IMAGENET1K_V1,
+    "efficientnet_v2_s": models.EfficientNet_V2_S_Weights.IMAGENET1K_V1,
+    "densenet121": models.DenseNet121_Weights.IMAGENET1K_V1,
+    "vit_b_16": models.ViT_B_16_Weights.IMAGENET1K_V1,
+}
+NAMED = ("imagenet", "tiny-imagenet", "none")
+BUNDLED = Path(__file__).parent / "weights" / "resnet18_tiny_imagenet.pth"
+BUNDLED_SHA256 = "0faebba08bb6fab62f1ca3c07da964869dfcb0cc9c24eda7330748ad667b0ae6"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The starting weights, and the pixels they were trained on.
+
+    `mean` and `deviation` are those of RGB in [0, 1]; `image_size` in pixels.
+    """
+
+    name: str
+    sha256: str | None
+    image_size: int
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+def load(network: nn.Module, classifier: str, config: NetworkConfig) -> Weights:
+    """Put the configured weights into a network, all but those of its classifier.
+
+    Args:
+        classifier: the prefix of its keys.
+    Raises:
+        UserError: weights that are unreadable or another network's.
+        NoNetwork: weights that must be downloaded, and cannot be.
+    """
+    place = weights_place(config)
+    if config.weights == "imagenet":
+        _download(_url(config), place)
+    weights = describe_weights(config)
+    if place is not None:
+        state = _read(place)
+        positions = "encoder.pos_embedding"  # of a vision transformer, which has one a patch
+        if positions in state and hasattr(network, "image_size"):
+            size = network.image_size, network.patch_size
+            state = interpolate_embeddings(*size, OrderedDict(state))
+        _load(network, state, classifier, config.weights)
+    return weights
+
+
+def image_size(config: NetworkConfig) -> int:
+    """Side in pixels of the network's input: configured, else what suits the weights."""
+    return config.image_size or {"tiny-imagenet": 64, "none": 32}.get(config.weights, 224)
+
+
+def describe_weights(config: NetworkConfig) -> Weights:
+    """Name, hash and input of the configured weights, which must be there already."""
+    path = weights_place(config)
+    if path is not None and not path.is_file():
+        raise UserError(f"network.weights: no file {path}; or imagenet, tiny-imagenet, none")
+    sha256 = file_hash(path) if path else None
+    if config.weights == "tiny-imagenet" and sha256 != BUNDLED_SHA256:
+        raise UserError(f"{path}: not the bundled file any more; restore it with git checkout")
+    name = config.weights if config.weights in NAMED else path.name
+    return Weights(config.weights_title or name, sha256, image_size(config))
+
+
+def weights_place(config: NetworkConfig) -> Path | None:
+    """Where the weights' file is, or goes when it is downloaded; None for `none`."""
+    if config.weights == "none":
+        return None
+    if config.weights == "tiny-imagenet":
+        return BUNDLED
+    if config.weights == "imagenet":
+        return Path(torch.hub.get_dir()) / "checkpoints" / Path(_url(config)).name
+    return Path(config.weights).expanduser()
+
+
+def _url(config: NetworkConfig) -> str:
+    name = named_step(config.arch)[0]
+    if name not in PUBLISHED:
+        raise UserError(
+            f"network.weights: there are no ImageNet weights for {name}; "
+            f"choose none, or a network of {', '.join(PUBLISHED)}"
+        )
+    return PUBLISHED[name].url
+
+
+def _download(url: str, path: Path) -> None:
+    if path.is_file():
+        return
+    log.info("downloading ImageNet weights to %s", path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        prefix = path.stem.rsplit("-", 1)[1]  # of the file's SHA-256, in torchvision's names
+        torch.hub.download_url_to_file(url, str(path), prefix)
+    except (OSError, RuntimeError, http.client.HTTPException) as error:  # URLError is an OSError
+        raise NoNetwork(f"cannot download the ImageNet weights to {path} ({error})") from error
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return _read_safetensors(path)
+        with warnings.catch_warnings(action="ignore"):  # of other pickles, which are refused
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except Exception as error:  # a file that is no state dict fails in a dozen ways
+        raise UserError(
+            f"network.weights: {path} is no file of weights: it is damaged, or holds more than "
+            "tensors (nothing in it was run); choose a .pth or .safetensors file of a state dict"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(
+            f"network.weights: {path} is not a state dict, a mapping of names to tensors"
+        )
+    return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        hint = "pip install -r requirements-extras.txt"
+        raise UserError(f"network.weights: {path} needs safetensors: {hint}") from error
+    return load_file(path)
+
+
+def _load(network: nn.Module, state: dict[str, Tensor], classifier_prefix: str, name: str) -> None:
+    """Load all but the classifier, which every level builds anew."""
+    own = network.state_dict()
+    classifier = [key for key in state if key.startswith(classifier_prefix)]
+    if classifier:
+        classes = max(state[key].shape[:1].numel() for key in classifier)
+        log.info("weights %s: their classifier of %d classes is left out", name, classes)
+    body = {key: value for key, value in state.items() if key not in classifier}
+    wanted = {key for key in own if not key.startswith(classifier_prefix)}
+    optional = {key for key in wanted if key.endswith("num_batches_tracked")}
+    wrong = sorted(key for key in body.keys() & wanted if body[key].shape != own[key].shape)
+    missing, unknown = sorted(wanted - body.keys() - optional), sorted(body.keys() - wanted)
+    for what, keys in (("lack", missing), ("have no place for", unknown), ("misshape", wrong)):
+        if keys:
+            raise UserError(
+                f"network.weights: {name} is not for this network: its weights {what} '{keys[0]}'"
+                f" and {len(keys) - 1} more; choose weights of the same network.arch"
+            )
+    network.load_state_dict(body, strict=False)
