@@ -65,7 +65,10 @@ def _parser(prog: str | None, default_file: Path | None) -> ArgumentParser:
 
 
 def _expand(arguments: list[str]) -> list[str]:
-    """Spell out `--offline`, a bare `--resume`, and `--seeds 0 1 2` and its like as lists."""
+    """Spell out `--offline`, a bare `--resume`, and `--seeds 0 1 2` and its like as lists.
+
+    `--config FILE` goes first, so that the other options override the file wherever they stand.
+    """
     lists = {"--seeds", "--network.trainable", "--network.taps", "--augment"}
     expanded, rest = [], list(arguments)
     while rest:
@@ -74,6 +77,10 @@ def _expand(arguments: list[str]) -> list[str]:
             expanded += OFFLINE
         elif argument == "--resume" and (not rest or rest[0].startswith("--")):
             expanded += ["--resume", "true"]
+        elif argument == "--config" and rest:
+            expanded[:0] = [argument, rest.pop(0)]
+        elif argument.startswith("--config="):
+            expanded.insert(0, argument)
         elif argument in lists:
             values = []
             while rest and not rest[0].startswith("--"):

@@ -68,6 +68,9 @@ def test_offline_is_short_for_bundled_data_and_weights():
 
 def test_another_config_replaces_the_levels_own(written):
     file = written("seed: 3\n", "long.yaml")
+    for order in (["--config", str(file)], [f"--config={file}"]):
+        for place in (order + ["--train.epochs", "9"], ["--train.epochs", "9"] + order):
+            assert load_config(LEVEL2, place).train.epochs == 9, "an option overrides the file"
     config = load_config(LEVEL2, ["--config", str(file), "--train.epochs", "9"])
     assert config.stem == "long" and config.file == file
     assert (config.seed, config.train.epochs) == (3, 9)
