@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import io
 import os
+import pickle
 import shutil
 import socket
 import sys
@@ -20,8 +21,9 @@ from torchvision.datasets.utils import check_integrity, download_url, extract_ar
 
 from common.config import NoNetwork, UserError
 
-KINDS = {"cifar10": CIFAR10, "cifar100": CIFAR100}
-TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+COARSE = "cifar100_coarse"  # CIFAR-100's pictures, by their 20 coarse labels
+KINDS = {"cifar10": CIFAR10, "cifar100": CIFAR100, COARSE: CIFAR100}
+TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", COARSE: "CIFAR-100, coarse labels"}
 TIMEOUT = 30  # seconds without a byte after which a download has failed
 
 
@@ -42,7 +44,7 @@ class Archive(NamedTuple):
 
 
 def read_archive(name: str, root: Path) -> Archive:
-    """Read cifar10 or cifar100 from root; what is missing is extracted or downloaded first.
+    """Read one of `KINDS` from root; what is missing is extracted or downloaded first.
 
     Raises:
         NoNetwork: the archive is not in root and cannot be downloaded; root is as it was.
@@ -62,8 +64,19 @@ def read_archive(name: str, root: Path) -> Archive:
         train = kind(root, train=True)
     test = kind(root, train=False)
     pixels = torch.from_numpy(np.concatenate([train.data, test.data])).permute(0, 3, 1, 2)
-    labels = np.array(train.targets + test.targets, dtype=np.int64)
-    return Archive(pixels.contiguous(), labels, len(train.targets), tuple(train.classes))
+    labels, classes = train.targets + test.targets, train.classes
+    if name == COARSE:
+        folder = root / kind.base_folder  # whose files torchvision has just checked
+        labels = (
+            _pickled(folder / "train")["coarse_labels"] + _pickled(folder / "test")["coarse_labels"]
+        )
+        classes = _pickled(folder / kind.meta["filename"])["coarse_label_names"]
+    labels = np.array(labels, dtype=np.int64)
+    return Archive(pixels.contiguous(), labels, len(train.targets), tuple(classes))
+
+
+def _pickled(file: Path) -> dict:
+    return pickle.loads(file.read_bytes(), encoding="latin1")
 
 
 def _install(name: str, root: Path) -> None:

@@ -46,7 +46,8 @@ def total_over_total(subject: Subject) -> tuple[bool, str, str]:
 
     def spy(number: int, features: object, targets: Tensor) -> tuple[Tensor, Tensor]:
         loss, logits = step(number, features, targets)
-        hits.append(logits.argmax(1) == targets)
+        hard = targets.argmax(1) if targets.ndim == 2 else targets
+        hits.append(logits.argmax(1) == hard)
         losses.append(loss.double() * len(targets))
         return loss, logits
 
@@ -100,16 +101,18 @@ def scored_on_test(subject: Subject) -> tuple[bool, str, str]:
 def tta_averages(subject: Subject) -> tuple[bool, str, str]:
     network, part = subject.network(), subject.data.test
     tta = subject.config.test.tta
-    tta = "shifts" if tta == "flip" and not subject.data.mirror else tta
+    tta = "shifts" if tta.startswith("flip") and not subject.data.mirror else tta
     results = evaluate(network, subject.data, subject.config, Trunk(network, subject.runtime))
     passes = [part.images]
     if tta == "flip":
         passes.append(torch.from_numpy(part.images.numpy()[:, :, :, ::-1].copy()))
-    if tta == "shifts":
+    if tta in ("shifts", "flip_shifts"):
         padded = torch.nn.functional.pad(part.images.float(), (1, 1, 1, 1), mode="reflect")
         height, width = part.size
         for top, left in ((0, 1), (2, 1), (1, 0), (1, 2)):
             passes.append(padded[:, :, top : top + height, left : left + width].to(torch.uint8))
+    if tta == "flip_shifts":
+        passes += [torch.from_numpy(x.numpy()[:, :, :, ::-1].copy()) for x in passes]
     network.eval()
     with torch.no_grad():
         logits = torch.stack([network(subject.prepare(images)).cpu() for images in passes])

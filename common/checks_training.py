@@ -47,6 +47,7 @@ def step_as_configured(subject: Subject) -> tuple[bool, str, str]:
     start = {name: value.detach().clone() for name, value in own.named_parameters()}
     reference = copy.deepcopy(own)
     optimizer = _reference_optimizer(reference, subject)
+    moving = [p for group in optimizer.param_groups for p in group["params"]]
     rate = schedules.build(trainer.config.train.schedule, _steps(trainer))
     smoothing, clip = trainer.config.train.label_smoothing, trainer.config.train.clip_norm
     for step, (images, targets) in enumerate(trainer.train.batches.epoch(0)):
@@ -56,13 +57,14 @@ def step_as_configured(subject: Subject) -> tuple[bool, str, str]:
         trainer.step(step, features, targets)
         gradients = torch.autograd.grad(
             cross_entropy(reference.forward_suffix(features), targets, smoothing),
-            optimizer.param_groups[0]["params"],
+            moving,
         )
         norm = torch.stack([g.norm() for g in gradients]).norm()
         scale = min(1.0, clip / (float(norm) + 1e-6)) if clip else 1.0
-        for parameter, gradient in zip(optimizer.param_groups[0]["params"], gradients, strict=True):
+        for parameter, gradient in zip(moving, gradients, strict=True):
             parameter.grad = gradient * scale
-        optimizer.param_groups[0]["lr"] = trainer.config.train.lr * rate(step)
+        for depth, group in enumerate(optimizer.param_groups):
+            group["lr"] = trainer.config.train.lr * rate(step, depth)
         optimizer.step()
     worst, where = _furthest(start, own, reference)
     expected = "the weights of torch's own optimiser after 2 steps on the same batches"
@@ -71,14 +73,16 @@ def step_as_configured(subject: Subject) -> tuple[bool, str, str]:
 
 def _reference_optimizer(network: StagedNetwork, subject: Subject) -> torch.optim.Optimizer:
     """The configured optimiser over what the config says trains, in its plainest form."""
-    names = subject.config.network.trainable
-    starts = tuple("head." if name == "head" else f"stages.{name}." for name in names)
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name.startswith(starts))
+    names = [n for n in [*network.stages, "head"] if n in subject.config.network.trainable]
+    starts = ["head." if n == "head" else f"stages.{n}." for n in reversed(names)]  # a group each
+    named = dict(network.named_parameters())
+    groups = [[p for name, p in named.items() if name.startswith(start)] for start in starts]
+    for name, parameter in named.items():
+        parameter.requires_grad_(name.startswith(tuple(starts)))
     train = subject.config.train
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
     momentum = {"momentum": 0.9, "nesterov": True} if train.optimizer == "sgd" else {}
-    parameters = [p for p in network.parameters() if p.requires_grad]
+    parameters = [{"params": group} for group in groups]
     options = {"lr": train.lr, "weight_decay": train.weight_decay, "foreach": False}
     return kind[train.optimizer](parameters, **options, **momentum)
 

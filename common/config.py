@@ -30,7 +30,8 @@ class DataConfig:
     """Pictures.
 
     Attributes:
-        name: cifar10, cifar100, digits, or folder (train/<class>/*, test/<class>/*)
+        name: cifar10, cifar100, cifar100_coarse (its 20 coarse labels), digits, or folder
+            (train/<class>/*, test/<class>/*)
         root: the folder of pictures; for CIFAR where its archive lies or goes (default: data/)
         title: what reports call the data (default: the data set's or the folder's name)
         mirror: whether a mirrored picture keeps its label (default: no for digits, else yes)
@@ -42,7 +43,7 @@ class DataConfig:
         skip_unreadable: skip and count unreadable pictures instead of stopping
     """
 
-    name: Literal["cifar10", "cifar100", "folder", "digits"] = "cifar10"
+    name: Literal["cifar10", "cifar100", "cifar100_coarse", "folder", "digits"] = "cifar10"
     root: str | None = None
     title: str | None = None
     mirror: bool | None = None
@@ -86,9 +87,12 @@ class TrainConfig:
         optimizer: adam, adamw, or sgd (Nesterov momentum 0.9)
         lr: learning rate, the peak where a schedule moves it
         weight_decay: L2 penalty of adam and sgd; decoupled for adamw
-        schedule: constant, cosine, or one_cycle (with warm-up)
+        schedule: constant, cosine, one_cycle (with warm-up), plateau (on val loss), gradual (stage
+            by stage from the head down), each with parameters, layer_decay among them
         label_smoothing: share of the target spread over all classes
         clip_norm: largest norm of the gradient (default: not clipped)
+        ema: share that a moving average of the weights keeps at a step, e.g. 0.999; val, test and
+            the checkpoint are the average's (default: none)
         early_stopping: epochs without a better val accuracy before it stops (default: never)
         precision: auto (the fastest that the device does in hardware), float32, bfloat16, float16
         device: auto, cpu, cuda, cuda:1, mps
@@ -105,6 +109,7 @@ class TrainConfig:
     schedule: Step = "constant"
     label_smoothing: float = 0.0
     clip_norm: float | None = None
+    ema: float | None = None
     early_stopping: int | None = None
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
@@ -118,13 +123,13 @@ class TestConfig:
 
     Attributes:
         tta: test-time augmentation: none, flip (the picture and its mirror image), shifts
-            (the picture and its four one-pixel shifts); where data.mirror is false, flip
-            becomes shifts
+            (the picture and its four one-pixel shifts), flip_shifts (both: ten); where
+            data.mirror is false, either becomes shifts
     """
 
     __test__ = False  # not a test case, whatever pytest thinks of the name
 
-    tta: Literal["none", "flip", "shifts"] = "none"
+    tta: Literal["none", "flip", "shifts", "flip_shifts"] = "none"
 
 
 @dataclass

@@ -67,17 +67,22 @@ def shifted(images: Tensor, down: int, right: int) -> Tensor:
 
 def views(tta: str) -> list[Transform | None]:
     """The test-time views by name, the picture itself (None) first."""
+    moves = ((1, 0), (-1, 0), (0, 1), (0, -1))
+    shifts = [lambda images, _, m=move: shifted(images, *m) for move in moves]
     if tta == "flip":
         return [None, lambda images, _: mirrored(images)]
     if tta == "shifts":
-        moves = ((1, 0), (-1, 0), (0, 1), (0, -1))
-        return [None, *((lambda images, _, m=move: shifted(images, *m)) for move in moves)]
+        return [None, *shifts]
+    if tta == "flip_shifts":
+        flipped = [lambda images, _, s=shift: s(mirrored(images), None) for shift in shifts]
+        return [None, *shifts, lambda images, _: mirrored(images), *flipped]
     return [None]
 
 
 def tta_of(config: LevelConfig, data: Splits) -> str:
     """The test-time augmentation of a run: a flip only where a mirrored picture keeps its label."""
-    return "shifts" if config.test.tta == "flip" and not data.mirror else config.test.tta
+    flips = config.test.tta in ("flip", "flip_shifts")
+    return "shifts" if flips and not data.mirror else config.test.tta
 
 
 @torch.inference_mode()

@@ -84,8 +84,13 @@ class StagedNetwork(nn.Module):
             if name not in known:
                 raise UserError(f"network.trainable: no stage '{name}'{nearest(name, known)}")
         self.trainable = [name for name in known if name in trainable]
+        self.thaw(self.trainable)
+
+    def thaw(self, names: list[str]) -> None:
+        """Of what is trainable, train these for now; the rest waits, frozen."""
+        self.thawed = [name for name in self.trainable if name in names]
         for name, part in self.parts():
-            part.requires_grad_(name in trainable)
+            part.requires_grad_(name in self.thawed)
         self.train(self.training)
 
     def parts(self) -> list[tuple[str, nn.Module]]:
@@ -96,7 +101,7 @@ class StagedNetwork(nn.Module):
         """Train mode for what trains; what is frozen stays in eval mode."""
         super().train(mode)
         for name, part in self.parts():
-            if name not in self.trainable:
+            if name not in self.thawed:
                 part.eval()
         return self
 

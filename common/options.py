@@ -221,6 +221,11 @@ def _check_values(config: LevelConfig, arguments: list[str]) -> None:
             train.clip_norm is None or train.clip_norm > 0,
             "above 0",
         ),
+        "train.ema": (
+            train.ema,
+            train.ema is None or 0 < train.ema < 1,
+            "between 0 and 1",
+        ),
         "train.early_stopping": (
             train.early_stopping,
             _at_least(1, train.early_stopping),

@@ -152,5 +152,8 @@ def without_dropout(network: nn.Module) -> nn.Module:
 def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy written out, apart from the one that training calls."""
     logs = logits - logits.logsumexp(1, keepdim=True)
-    hit = logs.gather(1, targets[:, None]).mean()
+    if targets.ndim == 2:  # shares of the classes
+        hit = (targets * logs).sum(1).mean()
+    else:
+        hit = logs.gather(1, targets[:, None]).mean()
     return -((1 - smoothing) * hit + smoothing * logs.mean())

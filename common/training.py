@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from common import augment, checkpoint, schedules
+from common.averaging import Average
 from common.batches import Batches
 from common.config import LevelConfig, TrainConfig, UserError
 from common.data import Splits
@@ -25,8 +26,10 @@ log = logging.getLogger("rungs")
 LOOK = 50  # steps between two looks at the loss: on a GPU each look waits for the device
 
 
-def build_optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
-    """The configured optimiser, each step one fused operation."""
+def build_optimizer(
+    parameters: list[nn.Parameter] | list[dict], config: TrainConfig
+) -> torch.optim.Optimizer:
+    """The configured optimiser over parameters or groups, a step of each one fused operation."""
     kinds = {
         "adam": (torch.optim.Adam, {}),
         "adamw": (torch.optim.AdamW, {}),
@@ -58,12 +61,14 @@ def fit(
         if best and patience and epoch - best["epoch"] > patience:
             log.info("stopped early: val accuracy no better for %d epochs", patience)
             break
+        trainer.rate.see(history)
         entry = trainer.epoch(epoch)
         history.append(entry)
         _log_epoch(entry, config.train.epochs)
         if best is None or entry["val_accuracy"] > best["val_accuracy"]:
             best = entry
-            checkpoint.save(folder / "best.pt", trainer.state(epoch=epoch))
+            with trainer.average.in_place():
+                checkpoint.save(folder / "best.pt", trainer.state(epoch=epoch))
         checkpoint.save(folder / "last.pt", trainer.state(history=history, **trainer.progress()))
         (folder / "history.json").write_text(json.dumps(history, indent=2), encoding="utf-8")
 
@@ -87,7 +92,10 @@ class Trainer:
         normed = any(map(_trains_batch_norm, network.modules()))
         if config.train.batch_size == 1 and normed:
             raise UserError("train.batch_size: batch norm that trains needs at least 2 pictures")
-        self.optimizer = build_optimizer(self.parameters, config.train)
+        parts, depths = dict(network.parts()), enumerate(reversed(network.trainable))
+        groups = [{"params": list(parts[name].parameters()), "depth": d} for d, name in depths]
+        self.optimizer = build_optimizer(groups, config.train)
+        self.average = Average(network, config.train.ema)
         self.scaler = runtime.scaler()
         self.forward = runtime.compiled(network.forward_suffix)
         self.rate = schedules.build(config.train.schedule, config.train.epochs * len(train))
@@ -98,6 +106,7 @@ class Trainer:
         loss_sum = torch.zeros((), device=self.runtime.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.runtime.device)
         losses, seen, first = [], 0, (epoch - 1) * len(self.train)
+        self.network.thaw(self.rate.thawed(self.network.trainable, epoch))
         self.network.train()
         quiet = None if log.isEnabledFor(logging.INFO) else True  # None: quiet if no terminal
         count = len(self.data.train)
@@ -115,7 +124,8 @@ class Trainer:
                         f"loss {loss_sum / seen:.3f}, accuracy {correct / seen:.1%}"
                     )
         seconds = time.perf_counter() - started
-        val = predict(self.network, self.val).score()
+        with self.average.in_place():
+            val = predict(self.network, self.val).score()
         return {
             "epoch": epoch,
             "lr": self.optimizer.param_groups[0]["lr"],
@@ -132,7 +142,7 @@ class Trainer:
         config = self.config.train
         torch.manual_seed(counter_seed(self.config.seed, "step", step))  # for dropout
         for group in self.optimizer.param_groups:
-            group["lr"] = config.lr * self.rate(step)
+            group["lr"] = config.lr * self.rate(step, group["depth"])
         with self.runtime.arithmetic():
             logits = self.forward(features)
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
@@ -143,6 +153,7 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.average.update()
         return loss.detach(), logits.detach()
 
     def state(self, **more: Any) -> dict[str, Any]:
@@ -158,7 +169,10 @@ class Trainer:
 
     def progress(self) -> dict[str, Any]:
         """What else the next epoch needs: the randomness comes from counters."""
-        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        parts = {"optimizer": self.optimizer, "scaler": self.scaler}
+        return {name: part.state_dict() for name, part in parts.items()} | {
+            "average": self.average.state()
+        }
 
     def resume(self, path: Path) -> list[dict]:
         """Go on from a checkpoint of the same settings; its history, empty where there is none."""
@@ -178,6 +192,7 @@ class Trainer:
         checkpoint.load_network(self.network, content, path)
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
+        self.average.load(content["average"])
         log.info("resumed after epoch %d", len(content["history"]))
         return content["history"]
 

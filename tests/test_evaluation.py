@@ -78,6 +78,17 @@ def test_without_mirror_images_flip_becomes_shifts():
     torch.testing.assert_close(results.test.logits, mean, atol=1e-5, rtol=1e-4)
 
 
+def test_flips_and_shifts_are_ten_passes():
+    network, data, results = run("flip_shifts")
+    moves = [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)]
+    passes = [logits_of(network, data, lambda i, _, m=m: shifted(i, *m)) for m in moves]
+    passes += [logits_of(network, data, lambda i, _, m=m: shifted(mirrored(i), *m)) for m in moves]
+    torch.testing.assert_close(
+        results.test.logits, torch.stack(passes).mean(0), atol=1e-5, rtol=1e-4
+    )
+    assert run("flip_shifts", mirror=False)[2].tta == "shifts"
+
+
 def test_no_tta_is_a_single_pass():
     _, _, results = run("none")
     assert torch.equal(results.test.logits, results.test_single.logits)

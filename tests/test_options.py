@@ -98,7 +98,7 @@ def test_another_config_replaces_the_levels_own(written):
         ("train: {epochs: }", ["train.epochs", "a whole number", "nothing"]),
         ("train: {lr: fast}", ["train.lr", "a number", "'fast'"]),
         ("train: {optimizer: sgdd}", ["train.optimizer", "adam, adamw, sgd", "'sgdd'"]),
-        ("data: {name: imagenette}", ["data.name", "cifar10, cifar100, folder, digits"]),
+        ("data: {name: imagenette}", ["data.name", "cifar10, cifar100, cifar100_coarse, folder"]),
         ("data: {limit: many}", ["data.limit", "a whole number or nothing", "'many'"]),
         ("network: {trainable: head}", ["network.trainable", "a list", "'head'"]),
         ("augment: [[1]]", ["augment", "a list"]),
