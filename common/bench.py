@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import common.config
-from common import bench_page, levels, peak, plots, runtime
+from common import bench_page, charts, levels, peak, plots, runtime
 from common.bench_worker import PIPELINES, load_data
 from common.config import LevelConfig
 from common.options import load_config
@@ -174,7 +174,7 @@ def main() -> None:
     text = json.dumps(report, indent=2, ensure_ascii=False)
     (place / f"{stem}.json").write_text(text + "\n", encoding="utf-8")
     (place / f"{stem}.md").write_text(bench_page.page(report, f"{stem}.png"), encoding="utf-8")
-    plots.save(plots.speed(report), place / f"{stem}.png")
+    plots.save(charts.speed(report), place / f"{stem}.png")
     log.info("%s", place / f"{stem}.md")
 
 

@@ -183,36 +183,3 @@ def ladder(rows: list[dict]) -> Figure:
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)
     return figure
-
-
-@matplotlib.rc_context(STYLE)
-def speed(report: dict) -> Figure:
-    """Seconds of both pipelines a level, and our seconds over the pictures' number and size.
-
-    Args:
-        report: bench.json, of which it reads `levels`, `image_size` and `growth`.
-    """
-    figure = Figure(figsize=(10, 3.6), dpi=110, layout="constrained")
-    compared, *grown = figure.subplots(1, 3, width_ratios=[1.6, 1, 1])
-    names, rows = list(report["levels"]), list(report["levels"].values())
-    y = np.arange(len(rows))
-    for shift, key, color, hatch in ((-0.19, "plain", "0.75", "//"), (0.19, "ours", BLUE, "")):
-        seconds = [row[f"{key}_s"] for row in rows]
-        compared.barh(y + shift, seconds, 0.36, color=color, hatch=hatch, label=key, edgecolor="w")
-    for i, row in enumerate(rows):
-        text = f" {row['ratio']:.1f} times faster"
-        compared.text(row["ours_s"], i + 0.19, text, va="center", color=BLUE, fontsize=9)
-    compared.set_yticks(y, [name.replace("_", "\n", 1).replace("_", " ") for name in names])
-    compared.set(title=f"Seconds a level, {report['image_size']} px", xlabel="s")
-    compared.invert_yaxis()
-    compared.legend(loc="lower right")
-    panels = {"pictures": "training pictures", "image_size": "side, px"}
-    for axes, (key, label) in zip(grown, panels.items(), strict=True):
-        grown_by = report["growth"][key]
-        axes.plot([p[key] for p in grown_by], [p["s"] for p in grown_by], "o-", color=BLUE)
-        axes.set(title=f"Ours over {label}", xlabel=label, ylabel="s", ylim=(0, None))
-        axes.set_xlim(0, None)
-        axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.grid(color="0.9")
-        axes.set_axisbelow(True)
-    return figure

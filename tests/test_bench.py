@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from common import bench, bench_page, bench_worker, levels, peak, plots
+from common import bench, bench_page, bench_worker, charts, levels, peak
 from common.config import LevelConfig, NetworkConfig, UserError
 from common.options import load_config
 from common.plain import Ways, fit_and_test
@@ -151,4 +151,4 @@ def test_the_page_says_what_was_measured(tmp_path, monkeypatch):
     assert (tmp_path / "bench.png").stat().st_size > 5000
     report["large"] = {"image_size": 224, "pictures": 2000, "levels": report["levels"]}
     assert "## At 224 px, 2,000 training pictures" in bench_page.page(report)
-    assert len(plots.speed(report).axes) == 3
+    assert len(charts.speed(report).axes) == 3

@@ -1,0 +1,82 @@
+"""A learning rate for a level: its loss while the rate grows from step to step.
+
+    python -m common.find_lr LEVEL                 # a path, a name, or a number
+    python -m common.find_lr 3 --offline
+
+Further options are those of the level's run.py. Writes find_lr.png into a run folder of its own,
+and trains nothing that is kept. Smith, 2017, https://arxiv.org/abs/1506.01186.
+"""
+
+import itertools
+import logging
+import math
+import sys
+
+import numpy as np
+
+from common import charts, levels, plots
+from common.config import LevelConfig, UserError
+from common.experiment import Experiment
+from common.options import load_config
+from common.training import Trainer
+from common.trunk import Trunk
+
+log = logging.getLogger("rungs")
+
+LOW, HIGH, STEPS = 1e-6, 1.0, 150
+SMOOTH = 0.9  # share of the running mean of the loss that a step keeps
+
+
+def main() -> None:
+    """Find a rate for the level named first on the command line."""
+    if len(sys.argv) < 2 or sys.argv[1].startswith("--"):
+        raise UserError("name a level: python -m common.find_lr LEVEL [its options]")
+    level = levels.find_level(sys.argv[1])
+    prog = "python -m common.find_lr LEVEL"
+    config = load_config(level / "config.yaml", sys.argv[2:], prog=prog)
+    config.train.schedule, config.audit, config.resume = "constant", False, False
+    config.file = config.file.with_name("find_lr.yaml")  # so that the level's own run stays
+    configured = config.train.lr
+    run = Experiment(level / "run.py", config)
+    network = run.build(levels.load_module(level).build_network)
+    rates, losses = sweep(Trainer(network, run.data, config, Trunk(network, run.runtime)), config)
+    rate = suggest(rates, losses)
+    place = run.folder / "find_lr.png"
+    plots.save(charts.learning_rates(rates, losses, rate, configured), place)
+    log.info("a rate to try: %.1e (the config has %.1e); curve: %s", rate, configured, place)
+
+
+def sweep(trainer: Trainer, config: LevelConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Rates (n,) and smoothed losses (n,), until the loss is four times its least or no number."""
+    epochs = itertools.chain.from_iterable(map(trainer.train.epoch, itertools.count(1)))
+    rates, losses, mean = [], [], 0.0
+    trainer.network.train()
+    for step, (features, targets) in zip(range(STEPS), epochs, strict=False):
+        rate = LOW * (HIGH / LOW) ** (step / (STEPS - 1))
+        config.train.lr = rate
+        loss = float(trainer.step(step, features, targets)[0])
+        mean = SMOOTH * mean + (1 - SMOOTH) * loss
+        smoothed = mean / (1 - SMOOTH ** (step + 1))  # without the zero that it began with
+        if not math.isfinite(smoothed) or smoothed > 4 * min([*losses, smoothed]):
+            break
+        rates.append(rate)
+        losses.append(smoothed)
+    return np.array(rates), np.array(losses)
+
+
+def suggest(rates: np.ndarray, losses: np.ndarray) -> float:
+    """The rate at which the loss falls steepest, over the rate's logarithm.
+
+    Raises:
+        UserError: the loss never falls.
+    """
+    if len(rates) < 3:
+        raise UserError("the loss grows from the first step: the network cannot be trained so")
+    slopes = np.gradient(losses, np.log(rates))
+    if slopes.min() >= 0:
+        raise UserError(f"the loss falls at no rate from {LOW:g} to {HIGH:g}: nothing learns here")
+    return float(rates[slopes.argmin()])
+
+
+if __name__ == "__main__":
+    levels.command(main)
