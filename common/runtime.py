@@ -24,6 +24,7 @@ from common.convolutions import SmallMaps
 
 log = logging.getLogger("rungs")
 
+ARITHMETIC = "2"  # a new number whenever the same weights' logits come to be rounded differently
 COMPILERS = "g++", "clang++", "c++", "cl"  # one of which torch.compile needs on a CPU
 
 
@@ -171,7 +172,8 @@ def provenance(runtime: Runtime) -> dict:
         | {
             name: metadata.version(name)
             for name in ("torch", "torchvision", "numpy", "scikit-learn")
-        },
+        }
+        | {"arithmetic": ARITHMETIC},
     }
 
 

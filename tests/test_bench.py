@@ -95,7 +95,7 @@ def test_shares_of_the_peak_are_shares(monkeypatch):
 
 
 def test_memory_of_a_tree_counts_its_children(tmp_path):
-    script = "import subprocess, sys; x = b'1' * 60_000_000; import time; time.sleep(1.2)"
+    script = "import subprocess, sys; x = b'1' * 60_000_000; import time; time.sleep(2.5)"
     child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {script!r}])"
     peak_bytes = run_measured([sys.executable, "-c", child], tmp_path)
     if tree_memory(os.getpid()) is None:
