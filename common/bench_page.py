@@ -82,9 +82,9 @@ def _compared(levels: dict[str, dict], size: int, pictures: int) -> dict:
         "ratio": lambda r: f"{r['ratio']:.1f}",
         "pictures a second, ours": lambda r: f"{r['ours_pictures_per_second']:,.0f}",
         "test accuracy, ours": lambda r: _accuracy(r, "ours"),
-        "plain ": lambda r: _accuracy(r, "plain"),
+        "test accuracy, plain": lambda r: _accuracy(r, "plain"),
         "peak memory, ours": lambda r: _bytes(r["ours_peak_bytes"]),
-        " plain": lambda r: _bytes(r["plain_peak_bytes"]),
+        "peak memory, plain": lambda r: _bytes(r["plain_peak_bytes"]),
         "pictures": lambda r: _bytes(r["picture_bytes"]),
         "kept": lambda r: _bytes(r["kept_bytes"]),
     }
