@@ -28,7 +28,7 @@ PAGE = """\
 - What brings it: each way added to those before it, how many times faster that makes the level, on
   {{ few }} pictures. Their product is the ratio there; on more pictures it is larger, as what every
   run does once weighs less.
-- Memory is the peak of the process tree's summed PSS, looked at four times a second. "Pictures" are
+- Memory is the peak of the process tree's summed PSS, looked at once a second. "Pictures" are
   the decoded ones, "kept" is the frozen stages' output that was computed once.
 - The peak is the best {{ r.machine.precision }} product of square matrices, 1024 to 4096. The trunk
   is the whole backbone without gradients at 224 px; the step trains its last stage and a
@@ -82,9 +82,9 @@ def _compared(levels: dict[str, dict], size: int, pictures: int) -> dict:
         "ratio": lambda r: f"{r['ratio']:.1f}",
         "pictures a second, ours": lambda r: f"{r['ours_pictures_per_second']:,.0f}",
         "test accuracy, ours": lambda r: _accuracy(r, "ours"),
-        "plain ": lambda r: _accuracy(r, "plain"),
+        "test accuracy, plain": lambda r: _accuracy(r, "plain"),
         "peak memory, ours": lambda r: _bytes(r["ours_peak_bytes"]),
-        " plain": lambda r: _bytes(r["plain_peak_bytes"]),
+        "peak memory, plain": lambda r: _bytes(r["plain_peak_bytes"]),
         "pictures": lambda r: _bytes(r["picture_bytes"]),
         "kept": lambda r: _bytes(r["kept_bytes"]),
     }

@@ -3,7 +3,9 @@
 oneDNN's convolutions block over a map's columns. Where a map has only two to four of them, as in
 layer4 of a ResNet at 64 to 128 px, they reach a third of a matrix product's speed. There, each
 window of the map is written out as a row (im2col), and one product does the convolution; two more
-do its gradients. It is the same sum of the same terms.
+do its gradients. On a map of up to 2x2 pixels every 3x3 window holds all of the map, and the rest
+is padding: there the whole map is the row, and no product with a zero is made. Either way it is
+the same sum of the same terms.
 """
 
 import torch
@@ -45,7 +47,12 @@ def convolve(
     )
     if not _gains(height * width, weight):
         return torch.conv2d(x, weight, bias, *options)
-    y = Product.apply(x.to(dtype), weight.to(dtype), stride[0], padding[0])
+    x, weight = x.to(dtype), weight.to(dtype)
+    around = weight.shape[2:] == (3, 3) and stride[0] == padding[0] == 1
+    if around and max(x.shape[2:]) <= 2:
+        y = WholeMap.apply(x, weight)
+    else:
+        y = Product.apply(x, weight, stride[0], padding[0])
     return y if bias is None else y + bias.to(dtype).view(-1, 1, 1)
 
 
@@ -97,3 +104,46 @@ class Product(torch.autograd.Function):
                     for_x[:, place[0], place[1]] += parts[:, :, :, i, j]
             for_x = for_x[:, edge : padded[1] - edge, edge : padded[2] - edge].permute(0, 3, 1, 2)
         return for_x, for_weight, None, None
+
+
+class WholeMap(torch.autograd.Function):
+    """A 3x3 convolution, stride and padding 1, without bias, of maps of 1 or 2 pixels a side.
+
+    x (B, C, H, W) and weight (O, C, 3, 3), of one dtype, give (B, O, H, W), channels last. Each
+    output pixel has its own part of the kernel: the taps that meet the map.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
+        """One product of maps (B, H W C) and taps (H W O, H W C)."""
+        batch, _, height, width = x.shape
+        taps = weight.permute(0, 2, 3, 1)
+        parts = [taps[:, rows, columns] for rows, columns in _met(height, width)]
+        parts = torch.stack(parts).view(height * width * len(weight), -1)
+        flat = x.permute(0, 2, 3, 1).reshape(batch, -1)
+        ctx.save_for_backward(flat, parts)
+        ctx.shapes = x.shape, weight.shape
+        return (flat @ parts.T).view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The taps' gradients are added where the same tap met several pixels."""
+        flat, parts = ctx.saved_tensors
+        (batch, channels, height, width), (filters, _, rows, columns) = ctx.shapes
+        gradient = gradient.permute(0, 2, 3, 1).reshape(batch, -1)
+        for_x = for_weight = None
+        if ctx.needs_input_grad[0]:
+            for_x = (gradient @ parts).view(batch, height, width, channels).permute(0, 3, 1, 2)
+        if ctx.needs_input_grad[1]:
+            own = (gradient.T @ flat).view(-1, filters, height, width, channels)
+            for_weight = gradient.new_zeros(filters, rows, columns, channels)
+            for part, place in zip(own, _met(height, width), strict=True):
+                for_weight[:, place[0], place[1]] += part
+            for_weight = for_weight.permute(0, 3, 1, 2)
+        return for_x, for_weight
+
+
+def _met(height: int, width: int) -> list[tuple[slice, slice]]:
+    """For each pixel of a map, the rows and columns of a 3x3 kernel about it that meet the map."""
+    pixels = [(y, x) for y in range(height) for x in range(width)]
+    return [(slice(1 - y, 1 - y + height), slice(1 - x, 1 - x + width)) for y, x in pixels]

@@ -68,10 +68,8 @@ def fit_and_test(
     half = torch.float16 if device.type == "cuda" else torch.float32
     dtype = runtime.dtype if ways.precision else half
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    tests, make = views(tta_of(config, data)), _batches if ways.data_path else _loader
-    own = replace(runtime, dtype=torch.float32)
-    loop = make(data.train, data, config, weights, own, "train")
-    val = make(data.val, data, config, weights, own, None)
+    how = data, config, weights, replace(runtime, dtype=torch.float32), ways
+    loop, val = _stream(data.train, *how, "train"), _stream(data.val, *how, None)
 
     def forward(images: Tensor) -> Tensor:
         images = images.to(device, memory_format=layout, non_blocking=True)
@@ -109,38 +107,28 @@ def fit_and_test(
             torch.save(network.state_dict(), folder / "plain.pt")
     network.load_state_dict(torch.load(folder / "plain.pt", map_location=device, weights_only=True))
     passes = []
-    for view in tests:
-        output, labels = logits(make(data.test, data, config, weights, own, view))
+    for view in views(tta_of(config, data)):
+        output, labels = logits(_stream(data.test, *how, view))
         passes.append(output)
     right = torch.stack(passes).mean(0).argmax(1) == labels
     return int(right.sum()), len(labels)
 
 
-def _batches(
+def _stream(
     images: ImageSet,
     data: Splits,
     config: LevelConfig,
     weights: Weights,
     runtime: Runtime,
+    ways: Ways,
     view: str | Callable | None,
 ) -> Stream:
-    """Our own data path, in float32."""
+    """Our own data path in float32, or a DataLoader over torchvision's transforms."""
     training = view == "train"
-    transform = augment.build(config.augment, data.mirror) if training else view
-    seed = config.seed if training else None
-    return Batches(images, weights, config.train.batch_size, runtime, transform, seed).epoch
-
-
-def _loader(
-    images: ImageSet,
-    data: Splits,
-    config: LevelConfig,
-    weights: Weights,
-    runtime: Runtime,
-    view: str | Callable | None,
-) -> Stream:
-    """A DataLoader over torchvision's transforms."""
-    training = view == "train"
+    if ways.data_path:
+        transform = augment.build(config.augment, data.mirror) if training else view
+        seed = config.seed if training else None
+        return Batches(images, weights, config.train.batch_size, runtime, transform, seed).epoch
     steps = (
         [] if view is None else _augmentation(config, data, images) if training else [_view(view)]
     )

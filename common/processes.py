@@ -5,7 +5,7 @@ from pathlib import Path
 
 from common.config import UserError
 
-EVERY = 0.25  # seconds between two looks at the memory
+EVERY = 1.0  # seconds between two looks at the memory
 
 
 def run_measured(command: list[str], folder: Path) -> int | None:

@@ -95,7 +95,7 @@ def test_shares_of_the_peak_are_shares(monkeypatch):
 
 
 def test_memory_of_a_tree_counts_its_children(tmp_path):
-    script = "import subprocess, sys; x = b'1' * 60_000_000; import time; time.sleep(1.2)"
+    script = "import subprocess, sys; x = b'1' * 60_000_000; import time; time.sleep(2.5)"
     child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {script!r}])"
     peak_bytes = run_measured([sys.executable, "-c", child], tmp_path)
     if tree_memory(os.getpid()) is None:
@@ -143,10 +143,8 @@ def test_the_page_says_what_was_measured(tmp_path, monkeypatch):
     assert all(asked[i][1:] == ("ours", 2000, 64) for i in range(0, 8, 2))
     assert all(asked[i][1:] == ("plain", 2000, 64) for i in range(1, 8, 2))
     page = (tmp_path / "bench.md").read_text()
-    assert (
-        "| level2\\_augmentation | 5.0 s | 60.0 s | 12.0 | 1,000 | 80.0 % (78.0 to 82.0) |"
-        in page.replace("level2_augmentation", "level2\\_augmentation")
-    )
+    row = "| level2_augmentation | 5.0 s | 60.0 s | 12.0 | 1,000 | 80.0 % (78.0 to 82.0) |"
+    assert row in page
     assert "| trunk, 224 px | 75 % | 750 |" in page
     assert (tmp_path / "bench.png").stat().st_size > 5000
     report["large"] = {"image_size": 224, "pictures": 2000, "levels": report["levels"]}

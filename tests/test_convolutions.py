@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common import convolutions
-from common.convolutions import Product, SmallMaps
+from common.convolutions import Product, SmallMaps, WholeMap
 
 SHAPES = [  # channels, filters, side, kernel, stride, padding
     (5, 7, 2, 3, 1, 1),
@@ -34,16 +34,31 @@ def test_result_and_gradients(shape):
         torch.testing.assert_close(own, plain)
 
 
+@pytest.mark.parametrize("size", [(2, 2), (1, 2), (2, 1), (1, 1)])
+def test_whole_maps(size):
+    torch.manual_seed(0)
+    x = torch.randn(3, 5, *size).to(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(7, 5, 3, 3).to(memory_format=torch.channels_last).requires_grad_()
+    expected = F.conv2d(x, weight, None, 1, 1)
+    seen = WholeMap.apply(x, weight)
+    torch.testing.assert_close(seen, expected)
+    gradient = torch.randn_like(expected)
+    pairs = (torch.autograd.grad(y, (x, weight), gradient) for y in (seen, expected))
+    for own, plain in zip(*pairs, strict=True):
+        torch.testing.assert_close(own, plain)
+
+
 @pytest.fixture
 def products(monkeypatch):
-    """Shapes of the weights that went through a product."""
-    seen, apply = [], Product.apply
+    """Shapes and types of the weights that went through a product."""
+    seen = []
+    for kind in (convolutions.Product, convolutions.WholeMap):
 
-    def spy(x, weight, stride, padding):
-        seen.append((tuple(weight.shape), weight.dtype))
-        return apply(x, weight, stride, padding)
+        def spy(x, weight, *options, apply=kind.apply):
+            seen.append((tuple(weight.shape), weight.dtype))
+            return apply(x, weight, *options)
 
-    monkeypatch.setattr(convolutions.Product, "apply", spy)
+        monkeypatch.setattr(kind, "apply", spy)
     return seen
 
 

@@ -10,7 +10,9 @@ from common.duplicates import exact_copies, near_copies
 from common.evaluation import Predictions
 from common.examination import Grade
 from common.gains import compare_with_below
-from common.verdicts import check_predictions
+from common.runtime import provenance
+from common.verdicts import check_predictions, same_machine
+from networks import CPU
 from projects import NAMES
 
 
@@ -48,6 +50,14 @@ def test_another_machine_may_differ_a_little():
         saved["predictions"] = saved["logits"].argmax(1)
         finding = check_predictions(saved, test, test, same)
         assert finding.passed == passed and f"{changed} of 1000 differ" in finding.seen
+
+
+def test_other_arithmetic_is_another_machine():
+    metrics = provenance(CPU)
+    assert same_machine(metrics, CPU)
+    for group, key in (("versions", "arithmetic"), ("versions", "torch"), ("machine", "precision")):
+        other = {**metrics, group: {k: v for k, v in metrics[group].items() if k != key}}
+        assert not same_machine(other, CPU), "a report from before it was written down"
 
 
 def test_a_loss_fails_and_not_shown_is_no_gain(tmp_path):
