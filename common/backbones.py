@@ -58,8 +58,8 @@ def mlp(image_size: int, dropout: float = 0.5) -> Architecture:
     """Two hidden layers of 512 and 256 on the pixels, with batch norm, ReLU and dropout."""
 
     def hidden(inputs: int, outputs: int) -> list[nn.Module]:
-        norm = nn.BatchNorm1d(outputs)
-        return [nn.Linear(inputs, outputs), norm, nn.ReLU(), nn.Dropout(dropout)]
+        linear = nn.Linear(inputs, outputs, bias=False)  # batch norm has its own
+        return [linear, nn.BatchNorm1d(outputs), nn.ReLU(), nn.Dropout(dropout)]
 
     first = nn.Sequential(nn.Flatten(), *hidden(3 * image_size**2, 512))
     return _of_own([("hidden1", first, 512), ("hidden2", nn.Sequential(*hidden(512, 256)), 256)])
