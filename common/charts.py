@@ -79,3 +79,34 @@ def accuracy_over_time(rows: list[dict]) -> Figure:
     if axes.lines:
         axes.legend(loc="lower right")
     return figure
+
+
+@matplotlib.rc_context(STYLE)
+def gaps(rows: list[dict], histories: list[list[dict]]) -> Figure:
+    """Accuracy by epoch on train and val, a panel a run, and the gap that each was left with.
+
+    Args:
+        rows: a dict a run: `config`, `train_accuracy`, `test_accuracy` (fractions).
+        histories: a list an epoch a run, as `plots.training_curves` takes them.
+    """
+    figure = Figure(figsize=(9, 3.8), dpi=120, layout="constrained")
+    panels = figure.subplots(1, len(rows), sharey=True)
+    titles = ("Without augmentation", "With augmentation")
+    for axes, title, row, history in zip(panels, titles, rows, histories, strict=True):
+        epochs = [entry["epoch"] for entry in history]
+        for part, color, line in (("train", BLUE, "o-"), ("val", VERMILLION, "s--")):
+            values = [100 * entry[f"{part}_accuracy"] for entry in history]
+            label = f"{part}, while it trains" if part == "train" else part
+            axes.plot(epochs, values, line, color=color, label=label, markersize=4)
+        train, test = 100 * row["train_accuracy"], 100 * row["test_accuracy"]
+        x = epochs[-1] + 0.06 * len(epochs)
+        axes.annotate("", (x, test), (x, train), arrowprops={"arrowstyle": "<->", "color": GREY})
+        text = f"train {train:.1f}\ntest {test:.1f}\ngap {train - test:.1f}"
+        axes.text(x + 0.03 * len(epochs), (train + test) / 2, text, va="center", fontsize=9)
+        axes.set(title=title, xlabel="epoch", xlim=(0.5, epochs[-1] + 0.35 * len(epochs)))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y", color="0.9")
+        axes.set_axisbelow(True)
+    panels[0].set_ylabel("accuracy, %")
+    panels[0].legend(loc="lower right", fontsize=9)
+    return figure

@@ -1,11 +1,12 @@
-"""Run configs one after another, and set them beside each other and the ladder.
+"""Run configs one after another, and set them beside each other.
 
-    python -m common.compare level1_baseline/baselines
-    python -m common.compare level1_baseline/baselines --reports reports --data.name cifar100
+    python -m common.compare level1_baseline/baselines                  # beside the ladder, too
+    python -m common.compare level1_baseline/baselines --data.name cifar100
+    python -m common.compare level2_augmentation/ablation_cnn.yaml      # with `augment`, without
 
 Further options are those of a level's run.py, and go to every config. One whose report is there
-with the same settings is not run again. Writes comparison.md, comparison.json and comparison.png
-beside the reports; published figures stand in a table of their own.
+with the same settings is not run again. Beside the reports it writes comparison.md, .json and .png
+for a folder of configs, and files of the config's name for a single one.
 """
 
 import json
@@ -14,68 +15,117 @@ import sys
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import charts, comparison, levels, plots, pretrained
+from common import charts, comparison, levels, plots, pretrained, runtime
 from common.config import LevelConfig, NoNetwork, UserError, named_step
 from common.data import load_splits
 from common.experiment import reports_folder
 from common.options import load_config
-from common.report import find_reports
+from common.report import find_reports, read_predictions
+from common.statistics import compare
 from common.verdicts import comparable
 
 log = logging.getLogger("rungs")
 
 
 def main() -> None:
-    """Compare the configs of the folder named first on the command line."""
+    """Compare the configs of the folder, or the two ways of the config, that is named first."""
     if len(sys.argv) < 2 or sys.argv[1].startswith("--"):
-        raise UserError("name a folder of configs: python -m common.compare DIR [options]")
-    folder = Path(sys.argv[1]).expanduser().resolve()
-    files = sorted(folder.glob("*.yaml"))
-    level = next((p for p in (folder, *folder.parents) if (p / "run.py").is_file()), None)
+        raise UserError("name configs: python -m common.compare FOLDER or FILE.yaml [options]")
+    path = Path(sys.argv[1]).expanduser().resolve()
+    level = next((p for p in path.parents if (p / "run.py").is_file()), None)
+    files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
     if not files or level is None:
         raise UserError(f"{sys.argv[1]}: no *.yaml here, in a level's directory or below it")
-    missing: dict[str, str] = {}
-    prog = "python -m common.compare DIR"
+    prog = "python -m common.compare PATH"
     configs = [load_config(file, sys.argv[2:], prog) for file in files]
+    if configs[0].seeds:
+        raise UserError("--seeds: one seed at a time here, by --seed")
+    if path.is_file():
+        if not configs[0].augment:
+            raise UserError(f"{sys.argv[1]}: its `augment` is empty: nothing to leave out")
+        plain = load_config(path, [*sys.argv[2:], "--augment", "[]"], prog)
+        plain.file = path.with_name(f"{path.stem}_without_augmentation.yaml")
+        configs.insert(0, plain)
     data = load_splits(configs[0].data, pretrained.image_size(configs[0].network))
     place = reports_folder(configs[0], data.title)
-    for config in configs:
-        if _report(place, level.name, config):
-            log.info("%s: its report is there, with these settings", config.stem)
-            continue
-        try:
-            levels.load_module(level).main(config)
-        except NoNetwork as error:
-            log.warning("%s: not measured here: %s", config.stem, error)
-            missing[config.stem] = "its weights could not be downloaded"
-    rows = [_row(level, config, len(data.classes), place) for config in configs]
-    rows = _ladder_rows(place) + rows
-    text = json.dumps({"schema": 1, "data": data.title, "rows": rows}, indent=2)
+    found = [_run(level, config, place) for config in configs]
     place.mkdir(parents=True, exist_ok=True)
-    (place / "comparison.json").write_text(text + "\n", encoding="utf-8")
-    (place / "comparison.md").write_text(comparison.page(data.title, rows), encoding="utf-8")
-    plots.save(charts.accuracy_over_time(rows), place / "comparison.png")
-    log.info("%s", place / "comparison.md")
+    if path.is_file():
+        if None in found:
+            raise UserError(f"{sys.argv[1]}: nothing to compare without its weights")
+        _write_ablation(place, path.stem, found)
+    else:
+        rows = [
+            _row(level, config, len(data.classes), run)
+            for config, run in zip(configs, found, strict=True)
+        ]
+        _write_comparison(place, data.title, _ladder_rows(place) + rows)
 
 
-def _report(place: Path, level: str, config: LevelConfig) -> dict | None:
-    """The metrics of a report of this config with these settings."""
-    for _, metrics in find_reports(place):
+def _run(level: Path, config: LevelConfig, place: Path) -> tuple[Path, dict] | None:
+    """Run a config unless its report is there; its report, None where weights are missing."""
+    if run := _report(place, level.name, config):
+        log.info("%s: its report is there, with these settings", config.stem)
+        return run
+    try:
+        levels.load_module(level).main(config)
+    except NoNetwork as error:
+        log.warning("%s: not measured here: %s", config.stem, error)
+    return _report(place, level.name, config)
+
+
+def _report(place: Path, level: str, config: LevelConfig) -> tuple[Path, dict] | None:
+    """The report of this config with these settings, as far as the report names them."""
+    own = comparable(config.settings())
+    for folder, metrics in find_reports(place):
         same = (metrics["level"], metrics["config"]) == (level, config.stem)
-        if same and comparable(metrics["settings"]) == comparable(config.settings()):
-            return metrics
+        theirs = comparable(metrics["settings"]).items()
+        if same and all(own.get(key) == value for key, value in theirs):
+            return folder, metrics
     return None
 
 
-def _row(level: Path, config: LevelConfig, classes: int, place: Path) -> dict:
+def _write_comparison(place: Path, title: str, rows: list[dict]) -> None:
+    report = {"data": title, "rows": rows, "command": runtime.command()}
+    picture = charts.accuracy_over_time(rows)
+    _write(place / "comparison", report, comparison.page(report), picture)
+
+
+def _write_ablation(place: Path, stem: str, found: list[tuple[Path, dict]]) -> None:
+    """With and without augmentation: gaps, and what it changed on the same test pictures."""
+    saved = [read_predictions(folder) for folder, _ in found]
+    histories = [json.loads((folder / "history.json").read_text("utf-8")) for folder, _ in found]
+    rows = [
+        {"config": m["config"], "augment": m["settings"]["augment"]} | _measured(m)
+        for _, m in found
+    ]
+    closed = 1 - rows[1]["gap"] / rows[0]["gap"] if rows[0]["gap"] > 0 else None
+    change = compare(saved[0]["labels"], *(s["predictions"] for s in saved))
+    title = found[0][1]["data"]["title"]
+    report = {"data": title, "rows": rows, "gap_closed": closed, "change": change}
+    report["command"] = runtime.command()
+    picture = charts.gaps(rows, histories)
+    _write(place / stem, report, comparison.ablation_page(stem, report), picture)
+
+
+def _write(file: Path, report: dict, page: str, figure: Figure) -> None:
+    """A page, its figures and its picture, side by side."""
+    text = json.dumps({"schema": 1, **report}, indent=2, ensure_ascii=False)
+    file.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    file.with_suffix(".md").write_text(page, encoding="utf-8")
+    plots.save(figure, file.with_suffix(".png"))
+    log.info("%s", file.with_suffix(".md"))
+
+
+def _row(level: Path, config: LevelConfig, classes: int, run: tuple[Path, dict] | None) -> dict:
     """A config's row; what training alone can tell is None where there is no report."""
-    metrics = _report(place, level.name, config) or {}
     name = named_step(config.network.arch)[0]
     strategy = "scratch" if config.network.weights == "none" else "transfer"
     row = {"config": config.stem, "network": name, "strategy": strategy}
-    return row | _size(level, config, classes) | _measured(metrics)
+    return row | _size(level, config, classes) | _measured(run[1] if run else None)
 
 
 def _ladder_rows(place: Path) -> list[dict]:
@@ -84,19 +134,18 @@ def _ladder_rows(place: Path) -> list[dict]:
     for _, metrics in find_reports(place):
         if metrics["config"] != "config" or metrics["level"] in rows:
             continue
-        level = levels.find_level(metrics["level"])
+        level, network = levels.find_level(metrics["level"]), metrics["settings"]["network"]
         config = LevelConfig()
-        network = metrics["settings"]["network"]
-        config.network.arch = network["arch"]
+        config.network.arch, config.network.taps = network["arch"], network["taps"]
         config.network.image_size = metrics["image_size"]
-        config.network.trainable, config.network.taps = network["trainable"], network["taps"]
+        config.network.trainable = network["trainable"]
         row = {"config": metrics["level"], "network": named_step(network["arch"])[0]}
         row |= {"strategy": "ladder"} | _size(level, config, metrics["data"]["classes"])
         rows[metrics["level"]] = row | _measured(metrics)
     return list(rows.values())
 
 
-def _measured(metrics: dict) -> dict:
+def _measured(metrics: dict | None) -> dict:
     if not metrics:
         names = ["epochs", "seconds", "train_accuracy", "test_accuracy", "gap", "interval"]
         return dict.fromkeys(names)

@@ -1,8 +1,12 @@
-"""The comparison's page: its rows as Markdown, and figures that others published."""
+"""The pages of comparisons: rows as Markdown, and figures that others published."""
 
 from collections.abc import Sequence
 
+from common.config import named_step
+from common.ingredients import gain_cells
 from common.markdown import duration, percent, templates
+
+MEASURED = ["epochs", "time", "train", "test accuracy", "95 % interval", "gap, points"]
 
 COURSE = "the course's source projects"
 WEIAICUNZAI = "weiaicunzai/pytorch-cifar100, 200 epochs"
@@ -36,28 +40,92 @@ PAGE = """\
 
 ## How to run it again
 
-{{ code("python -m common.compare level1_baseline/baselines") }}
+{{ code(command) }}
+"""
+
+ABLATION = """\
+# What augmentation does to {{ stem }}, on {{ data }}
+
+![Accuracy on train and val by epoch, without and with augmentation]({{ picture }})
+
+{{ table(header, cells) }}
+
+{% if gap_closed is none %}
+Without augmentation there is no gap to close.
+{% else %}
+The generalisation gap falls from {{ gaps[0] }} to {{ gaps[1] }} points: augmentation closes
+{{ "%.0f" | format(100 * gap_closed) }} % of it.
+{% endif %}
+
+{{ table(change.keys(), [change.values()]) }}
+
+- The gap is the accuracy on training pictures, without augmentation and dropout, after training,
+  less that on test. The curves' train accuracy is measured while it trains, augmentation included.
+- Accuracies have Wilson's 95 % interval; the change on the same test pictures has Newcombe's
+  paired one, and p is McNemar's exact test's.
+
+## How to run it again
+
+{{ code(command) }}
 """
 
 
-def page(title: str, rows: Sequence[dict]) -> str:
-    """The page of a comparison's rows."""
+def page(report: dict) -> str:
+    """The page of a comparison: `data`, its title, `rows` and `command`."""
     header = ["config", "network", "strategy", "parameters", "trained", "operations a picture"]
-    header += ["epochs", "time", "train", "test accuracy", "95 % interval", "gap, points"]
+    header += MEASURED
     published = [[n, d, s, f"{accuracy:.2f} %", source] for n, d, s, accuracy, source in PUBLISHED]
-    values = {"title": title, "header": header, "published": published}
-    return templates.from_string(PAGE).render(values | {"rows": [_cells(row) for row in rows]})
+    return templates.from_string(PAGE).render(
+        title=report["data"],
+        header=header,
+        rows=[_cells(row) for row in report["rows"]],
+        published=published,
+        command=report["command"],
+    )
+
+
+def ablation_page(stem: str, report: dict) -> str:
+    """The page of a config run without and with augmentation.
+
+    Args:
+        stem: the config's name, which the picture has too.
+        report: `data`, two `rows`, `gap_closed` (a share or None), `change` on the same pictures
+            from `statistics.compare`, and `command`.
+    """
+    return templates.from_string(ABLATION).render(
+        stem=stem,
+        data=report["data"],
+        picture=f"{stem}.png",
+        header=["augmentation", *MEASURED],
+        cells=[[_steps(row["augment"]), *_measured(row)] for row in report["rows"]],
+        gap_closed=report["gap_closed"],
+        gaps=[f"{100 * row['gap']:.1f}" for row in report["rows"]],
+        change=gain_cells(report["change"], "change in test accuracy, points"),
+        command=report["command"],
+    )
+
+
+def _steps(steps: Sequence) -> str:
+    """An `augment` list in words: "crop, rotate (degrees 10)"."""
+    words = []
+    for name, options in map(named_step, steps):
+        listed = ", ".join(f"{key} {value}" for key, value in options.items())
+        words.append(f"{name} ({listed})" if listed else name)
+    return ", ".join(words) or "none"
 
 
 def _cells(row: dict) -> list[str]:
     cells = [row["config"], row["network"], row["strategy"]]
     cells += [f"{row[key] / 1e6:.2f} M" for key in ("parameters", "trained_parameters")]
     cells.append(f"{row['operations_per_picture'] / 1e9:.2f} G")
+    return cells + _measured(row)
+
+
+def _measured(row: dict) -> list[str]:
     if row["test_accuracy"] is None:
-        return [*cells, "", "", "", "not measured here", "", ""]
+        return ["", "", "", "not measured here", "", ""]
     low, high = row["interval"]
     return [
-        *cells,
         str(row["epochs"]),
         duration(row["seconds"]),
         percent(row["train_accuracy"]),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from common.options import load_config
 from common.subject import Subject
 from common.trunk import Trunk
 from networks import CPU, built, quick
-from projects import NAMES, PROJECT
+from projects import NAMES, PROJECT, copy_project, python
 
 BASELINES = sorted((PROJECT / NAMES[0] / "baselines").glob("*.yaml"))
 IDS = [file.stem for file in BASELINES]
@@ -182,3 +183,17 @@ def test_settings_survive_json():
     config = dataclasses.replace(LevelConfig(train=quick()))
     config.network.arch = {"cnn": {"depth": 5}}
     assert json.loads(json.dumps(config.settings()))["network"]["arch"] == {"cnn": {"depth": 5}}
+
+
+def test_a_level_of_another_network_is_run_and_graded(tmp_path):
+    """The grader rebuilds the network from the report's settings, options and all."""
+    project = copy_project(tmp_path / "project")
+    shutil.copy(project / NAMES[0] / "baselines/cnn.yaml", project / NAMES[0] / "config.yaml")
+    for name in NAMES[1:]:
+        shutil.rmtree(project / name)
+    options = ["--data.name=digits", "--data.limit=60", "--train.epochs=2", "--audit=false"]
+    options += ["--network.arch", "{cnn: {depth: 4, width: 8}}"]
+    options += ["--network.trainable", "[block1, block2, dense, head]"]
+    python(f"{NAMES[0]}/run.py", *options, cwd=project)
+    (grade,) = json.loads(python("-m", "common.grade", "--format=json", cwd=project))["levels"]
+    assert grade["level"] == NAMES[0] and grade["passed"]

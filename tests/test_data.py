@@ -151,6 +151,18 @@ def test_archive_is_extracted_without_network(project, name, title, count):
     assert [p.name for p in (project / "data").iterdir() if p.name[0] == "."] == []
 
 
+def test_coarse_labels_are_of_the_same_pictures(project):
+    table = make_cifar_archive(project / "data", "cifar100", per_class=5, test_per_class=2)
+    with patched_checksums(table, "cifar100"):
+        fine, coarse = (
+            load_splits(DataConfig(name=n), 64) for n in ("cifar100", "cifar100_coarse")
+        )
+    assert coarse.title == "CIFAR-100, coarse labels" and coarse.fingerprint == fine.fingerprint
+    assert coarse.classes == tuple(f"coarse_{i:02}" for i in range(20))
+    assert torch.equal(coarse.test.labels, fine.test.labels // 5), "as the archive was made"
+    assert torch.equal(coarse.train.labels.bincount(), torch.full((20,), 20)), "stratified"
+
+
 def test_offline_leaves_nothing_behind(tmp_path):
     config = DataConfig(name="cifar10", root=str(tmp_path / "here"))
     with pytest.raises(NoNetwork) as caught:

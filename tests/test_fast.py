@@ -11,7 +11,7 @@ from common.options import load_config
 from common.trunk import Trunk
 from networks import CPU, small_network
 from projects import NAMES, PROJECT
-from test_shipped import SHIPPED
+from test_shipped import TRANSFER
 
 PLAIN = replace(CPU, fast=False)
 
@@ -23,9 +23,9 @@ def logits(network, machine, images):
         return network.forward_suffix(features)
 
 
-@pytest.mark.parametrize("file", SHIPPED, ids=lambda f: str(f.relative_to(PROJECT)))
+@pytest.mark.parametrize("file", TRANSFER, ids=lambda f: str(f.relative_to(PROJECT)))
 @pytest.mark.parametrize("size", [32, 64])
-def test_in_float32_every_shipped_network_is_exact_to_1e_5(file, size, monkeypatch):
+def test_in_float32_every_level_and_ablation_is_exact_to_1e_5(file, size, monkeypatch):
     """With the folded trunk, in groups, and small maps by matrix products."""
     monkeypatch.setattr(convolutions, "DTYPE", torch.float32)
     config = load_config(file, ["--network.weights=tiny-imagenet", f"--network.image_size={size}"])

@@ -8,8 +8,7 @@ import pytest
 
 from makers import make_picture_folder
 from planted_bugs import BUGS, PROJECT, Bug, planted, table
-
-CONFIGS = sorted(PROJECT.glob("level*/**/*.yaml"))
+from test_shipped import TRANSFER
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +73,7 @@ def test_table_is_not_stale():
 @pytest.mark.slow
 @pytest.mark.parametrize("data", ["digits", "pictures"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("config", CONFIGS, ids=[str(c.relative_to(PROJECT)) for c in CONFIGS])
+@pytest.mark.parametrize("config", TRANSFER, ids=lambda c: str(c.relative_to(PROJECT)))
 def test_no_false_alarm_on_any_config(config, seed, data, folder):
     pictures = os.environ.get("RUNGS_PICTURES")
     if data == "pictures" and not pictures:

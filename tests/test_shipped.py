@@ -15,6 +15,11 @@ from common.options import load_config
 from projects import NAMES, PROJECT
 
 SHIPPED = sorted(PROJECT.glob("level*/**/*.yaml"))
+TRANSFER = [  # of these the bundled weights are the network's
+    file
+    for file in SHIPPED
+    if load_config(file).network.arch == "resnet18" and load_config(file).network.weights != "none"
+]
 
 
 def run_script(script, arguments, monkeypatch, capsys):
