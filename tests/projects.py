@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,13 +18,17 @@ NAMES = ["level1_baseline", "level2_augmentation", "level3_fusion", "level4_fine
 log = logging.getLogger("rungs")
 
 
+class Place(type(Path())):
+    """A path that can be given attributes: what was printed there, for instance."""
+
+
 def copy_project(place):
     """The four levels and common/, without what runs left; the bundled weights are linked."""
     for folder in [PROJECT / name for name in (*NAMES, "common")]:
         ignored = shutil.ignore_patterns("__pycache__", "weights")
         shutil.copytree(folder, place / folder.name, ignore=ignored)
     (place / "common/weights").symlink_to(PROJECT / "common/weights")
-    return place
+    return Place(place)
 
 
 def python(*arguments, cwd, **environment):

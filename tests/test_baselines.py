@@ -13,6 +13,7 @@ from common.config import LevelConfig, NetworkConfig, UserError
 from common.data import load_splits
 from common.network import Classifier, StagedNetwork, pooled
 from common.options import load_config
+from common.runtime import file_hash
 from common.subject import Subject
 from common.trunk import Trunk
 from networks import CPU, built, quick
@@ -197,3 +198,27 @@ def test_a_level_of_another_network_is_run_and_graded(tmp_path):
     python(f"{NAMES[0]}/run.py", *options, cwd=project)
     (grade,) = json.loads(python("-m", "common.grade", "--format=json", cwd=project))["levels"]
     assert grade["level"] == NAMES[0] and grade["passed"]
+
+
+@pytest.mark.parametrize(
+    "file", [f for f in BASELINES if load_config(f).network.weights != "none"], ids=lambda f: f.stem
+)
+def test_what_needs_downloaded_weights_runs_end_to_end_with_random_ones(file, tmp_path):
+    config = load_config(file)
+    name = config.network.arch
+    torch.manual_seed(0)
+    place = tmp_path / "hub/checkpoints" / pretrained.weights_place(config.network).name
+    place.parent.mkdir(parents=True)
+    torch.save(PUBLISHED[name]().state_dict(), place)
+    project = copy_project(tmp_path / "project")
+    options = ["--config", f"{NAMES[0]}/baselines/{file.name}", "--data.name=digits"]
+    options += ["--data.limit=30", "--network.image_size=32", "--train.epochs=1"]
+    python(
+        f"{NAMES[0]}/run.py", *options, "--train.batch_size=8", "--audit=false",
+        cwd=project, TORCH_HOME=str(tmp_path),
+    )  # fmt: skip
+    report = project / "runs/digits/reports" / f"{NAMES[0]}-{file.stem}"
+    m = json.loads((report / "metrics.json").read_text(encoding="utf-8"))
+    assert m["weights"] == {"name": "imagenet", "sha256": file_hash(place)}
+    assert m["trainable"] == config.network.trainable and m["test"]["total"] == 30
+    assert m["frozen"]["before"] == m["frozen"]["after"]
