@@ -2,8 +2,10 @@
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 
 from common.plots import BLUE, GREEN, GREY, STYLE, VERMILLION
 
@@ -51,6 +53,7 @@ def learning_rates(rates: np.ndarray, losses: np.ndarray, chosen: float, now: fl
     for rate, color, line, name in marks:
         axes.axvline(rate, color=color, linestyle=line, label=f"{name}: {rate:.1e}")
     axes.set(title="Loss while the rate grows", xlabel="learning rate", ylabel="smoothed loss")
+    axes.xaxis.set_major_formatter("{x:.0e}")
     axes.legend()
     axes.grid(color="0.9")
     return figure
@@ -66,19 +69,39 @@ def accuracy_over_time(rows: list[dict]) -> Figure:
     figure = Figure(figsize=(8, 4.4), dpi=120, layout="constrained")
     axes = figure.subplots()
     kinds = {"ladder": (BLUE, "o"), "scratch": (VERMILLION, "s"), "transfer": (GREEN, "^")}
+    measured = [row for row in rows if row["test_accuracy"] is not None]
     for kind, (color, marker) in kinds.items():
-        own = [r for r in rows if r["strategy"] == kind and r["test_accuracy"] is not None]
-        for i, row in enumerate(own):
-            x, y = row["seconds"], 100 * row["test_accuracy"]
-            label = kind if i == 0 else None
-            axes.plot(x, y, marker, color=color, label=label, linestyle="none")
-            axes.annotate(row["config"], (x, y), (5, 4), textcoords="offset points", fontsize=8)
+        points = [
+            (r["seconds"], 100 * r["test_accuracy"]) for r in measured if r["strategy"] == kind
+        ]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker, color=color, label=kind, linestyle="none")
     axes.set(title="Test accuracy (%) over time", xlabel="seconds", xscale="log")
-    axes.margins(x=0.15, y=0.1)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.margins(x=0.15, y=0.12)
     axes.grid(color="0.9")
     if axes.lines:
         axes.legend(loc="lower right")
+    figure.draw_without_rendering()  # so that names know where they stand
+    points = [(row["seconds"], 100 * row["test_accuracy"]) for row in measured]
+    centres = [axes.transData.transform(point) for point in points]
+    taken = [Bbox([centre - 5, centre + 5]) for centre in centres]
+    for row, point in zip(measured, points, strict=True):
+        _name(axes, row["config"], point, taken)
     return figure
+
+
+def _name(axes: Axes, name: str, point: tuple[float, float], taken: list[Bbox]) -> None:
+    """Write a name beside its point, at the first of four places where it covers no other."""
+    for x, y, side in ((6, 4, "left"), (6, -11, "left"), (-6, 4, "right"), (-6, -11, "right")):
+        text = axes.annotate(name, point, (x, y), textcoords="offset points", fontsize=8, ha=side)
+        box = text.get_window_extent()
+        if not any(box.overlaps(other) for other in taken):
+            break
+        text.remove()
+    else:
+        axes.add_artist(text)
+    taken.append(box)
 
 
 @matplotlib.rc_context(STYLE)
@@ -104,7 +127,8 @@ def gaps(rows: list[dict], histories: list[list[dict]]) -> Figure:
         text = f"train {train:.1f}\ntest {test:.1f}\ngap {train - test:.1f}"
         axes.text(x + 0.03 * len(epochs), (train + test) / 2, text, va="center", fontsize=9)
         axes.set(title=title, xlabel="epoch", xlim=(0.5, epochs[-1] + 0.35 * len(epochs)))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ticks = MaxNLocator(6, integer=True).tick_values(1, epochs[-1])
+        axes.set_xticks([tick for tick in ticks if 1 <= tick <= epochs[-1]])
         axes.grid(axis="y", color="0.9")
         axes.set_axisbelow(True)
     panels[0].set_ylabel("accuracy, %")

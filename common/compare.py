@@ -147,12 +147,13 @@ def _ladder_rows(place: Path) -> list[dict]:
 
 def _measured(metrics: dict | None) -> dict:
     if not metrics:
-        names = ["epochs", "seconds", "train_accuracy", "test_accuracy", "gap", "interval"]
-        return dict.fromkeys(names)
+        names = "epochs seconds threads train_accuracy test_accuracy gap interval"
+        return dict.fromkeys(names.split())
     train, test = metrics["train"]["accuracy"], metrics["test"]["accuracy"]
     return {
         "epochs": metrics["epochs"],
         "seconds": metrics["seconds"],
+        "threads": metrics["machine"].get("threads"),
         "train_accuracy": train,
         "test_accuracy": test,
         "gap": train - test,

@@ -6,7 +6,15 @@ from common.config import named_step
 from common.ingredients import gain_cells
 from common.markdown import duration, percent, templates
 
-MEASURED = ["epochs", "time", "train", "test accuracy", "95 % interval", "gap, points"]
+MEASURED = [
+    "epochs",
+    "time",
+    "CPU threads",
+    "train",
+    "test accuracy",
+    "95 % interval",
+    "gap, points",
+]
 
 COURSE = "the course's source projects"
 WEIAICUNZAI = "weiaicunzai/pytorch-cifar100, 200 epochs"
@@ -32,7 +40,8 @@ PAGE = """\
   would stop to improve.
 - Operations are multiplications and additions for one picture, forward. Train accuracy is without
   augmentation and dropout, after training; the gap is it less the test accuracy, in points.
-- Intervals are Wilson's at 95 %. Times are epochs and evaluation.
+- Intervals are Wilson's at 95 %. Times are epochs and evaluation, of as many CPU threads as the row
+  says; of rows with the same number, times can be compared.
 
 ## Published by others, not measured here
 
@@ -44,7 +53,7 @@ PAGE = """\
 """
 
 ABLATION = """\
-# What augmentation does to {{ stem }}, on {{ data }}
+# What augmentation is worth to a network from scratch: {{ stem }} on {{ data }}
 
 ![Accuracy on train and val by epoch, without and with augmentation]({{ picture }})
 
@@ -117,17 +126,18 @@ def _steps(steps: Sequence) -> str:
 def _cells(row: dict) -> list[str]:
     cells = [row["config"], row["network"], row["strategy"]]
     cells += [f"{row[key] / 1e6:.2f} M" for key in ("parameters", "trained_parameters")]
-    cells.append(f"{row['operations_per_picture'] / 1e9:.2f} G")
+    cells.append(f"{row['operations_per_picture'] / 1e6:,.1f} M")
     return cells + _measured(row)
 
 
 def _measured(row: dict) -> list[str]:
     if row["test_accuracy"] is None:
-        return ["", "", "", "not measured here", "", ""]
+        return ["", "", "", "", "not measured here", "", ""]
     low, high = row["interval"]
     return [
         str(row["epochs"]),
         duration(row["seconds"]),
+        str(row["threads"] or ""),
         percent(row["train_accuracy"]),
         percent(row["test_accuracy"]),
         f"{100 * low:.1f} to {100 * high:.1f}",

@@ -131,7 +131,9 @@ def _ablation_row(run: Run, whole: Run | None) -> dict:
         if saved and full and np.array_equal(saved["labels"], full["labels"]):
             row["with"] = percent(whole[1]["test"]["accuracy"])
             row |= _worth(compare(full["labels"], saved["predictions"], full["predictions"]))
-            row["cost"] = f"{duration(whole[1]['seconds'])} instead of {duration(m['seconds'])}"
+            if whole[1]["machine"] == m["machine"]:  # threads and all, else times say nothing
+                times = [duration(run["seconds"]) for run in (whole[1], m)]
+                row["cost"] = " instead of ".join(times)
     return row
 
 

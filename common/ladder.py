@@ -135,8 +135,10 @@ def _row(reports: Path, runs: list[Run], given: dict[str, str]) -> dict:
     low, high = wilson_interval(m["test"]["correct"], m["test"]["total"])
     below = gain_now(reports, folder, m)
     notes = [] if m["seed"] == 0 else [f"seed {m['seed']}"]
-    for key, value in itertools.chain.from_iterable(facts(run).items() for _, run in runs):
-        notes += [f"other {key}: {value[:20]}"] if value != given[key] else []
+    for own in (facts(run) for _, run in runs):
+        if own["weights"] != given["weights"]:
+            own.pop("weights' SHA-256")  # the name says it
+        notes += [f"other {key}: {own[key][:20]}" for key in own if own[key] != given[key]]
     if (m["below"] or {}).get("gain") != (below or {}).get("gain"):
         notes.append("the level below has changed since this run")
     return {

@@ -198,7 +198,7 @@ def test_the_ladder_says_where_runs_differ(tmp_path):
     rows = page(tmp_path)[""]
     assert [row["note"] for row in rows] == [
         "",
-        "other weights: other.pth; other weights' SHA-256: none; other image size: 96 px",
+        "other weights: other.pth; other image size: 96 px",
         "the level below has changed since this run",
     ]
     # ... and the gain is to the figure in the row above.

@@ -43,7 +43,10 @@ def test_in_a_process_no_network(tmp_path):
     ("arguments", "words"),
     [
         (["--train.epochs", "two"], ["train.epochs", "a whole number", "'two'"]),
-        (["--data.name", "imagenette"], ["data.name", "cifar10, cifar100, folder, digits"]),
+        (
+            ["--data.name", "imagenette"],
+            ["data.name", "cifar10, cifar100, cifar100_coarse, folder, digits"],
+        ),
         (["--data.val_fraction", "0"], ["data.val_fraction", "between 0 and 1", "not 0"]),
         (["--data.val_fraction", "1"], ["data.val_fraction", "between 0 and 1", "not 1"]),
         (["--data.val_fraction", "1.5"], ["data.val_fraction", "between 0 and 1", "1.5"]),
