@@ -62,7 +62,7 @@ def step_as_configured(subject: Subject) -> tuple[bool, str, str]:
         )
         norm = torch.stack([g.norm() for g in gradients]).norm()
         scale = min(1.0, clip / (float(norm) + 1e-6)) if clip else 1.0
-        noise = 1e-5 * max(float(g.square().mean().sqrt()) for g in gradients)
+        noise = 1e-4 * max(float(g.square().mean().sqrt()) for g in gradients)
         for parameter, gradient in zip(moving, gradients, strict=True):
             parameter.grad = gradient * scale
             felt[parameter] |= gradient.abs() > noise
