@@ -18,10 +18,13 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
 from sklearn import metrics
 
 # Okabe & Ito, "Color Universal Design", 2008
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#595959"
+ORANGE, SKY = "#E69F00", "#56B4E9"
 STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -97,7 +100,8 @@ def training_curves(history: list[dict], best_epoch: int) -> Figure:
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: Sequence[str]) -> Figure:
     """Of each true class (row) the percentage that was taken for each class (column).
 
-    Colours follow the square root of the percentage, so that rare confusions are seen too.
+    Colours follow the square root of the percentage, so that rare confusions are seen too. More
+    than 20 classes stand in an order that puts those beside each other that are confused.
 
     Args:
         labels: (N,) int, the truth; an index into `classes`.
@@ -106,6 +110,9 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: Seque
     """
     count = len(classes)
     counts = metrics.confusion_matrix(labels, predictions, labels=range(count))
+    if count > NUMBERED_CLASSES:
+        order = similar_first(counts)
+        counts, classes = counts[np.ix_(order, order)], [classes[i] for i in order]
     percent = 100 * counts / counts.sum(1, keepdims=True).clip(1)
     every = math.ceil(count / NAMED_CLASSES)
     names = [textwrap.fill(name, 32) or "(no name)" for name in classes]
@@ -141,6 +148,22 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: Seque
     return figure
 
 
+def similar_first(counts: np.ndarray) -> np.ndarray:
+    """An order (C,) of classes that puts those beside each other that are taken for each other.
+
+    Leaves of an average-linkage tree over shared confusions, in optimal order (Bar-Joseph et al.,
+    2001).
+
+    Args:
+        counts: (C, C) int, a confusion matrix.
+    """
+    share = counts / counts.sum(1, keepdims=True).clip(1)
+    apart = 1 - (share + share.T) / 2
+    np.fill_diagonal(apart, 0)
+    condensed = squareform(apart, checks=False)
+    return leaves_list(linkage(condensed, "average", optimal_ordering=True))
+
+
 @matplotlib.rc_context(STYLE)
 def ladder(rows: list[dict]) -> Figure:
     """Accuracy by level, each with its interval; between two levels what the upper one gained.
@@ -149,7 +172,8 @@ def ladder(rows: list[dict]) -> Figure:
         rows: a dict a level, from the lowest: `level` (its name), `accuracy`, `low` and `high`
             (fractions; the interval's ends), `gain` (a fraction over the row before; None or
             absent: not comparable, nothing is written) and with it `verdict`: only what is a
-            "gain" or a "loss" is coloured as one.
+            "gain" or a "loss" is coloured as one. `benchmark`: a fraction that is asked for, None
+            or absent where nothing is.
     """
     figure = Figure(figsize=(max(4.6, 1.5 + 1.7 * len(rows)), 3.8), dpi=150, layout="constrained")
     axes = figure.subplots()
@@ -160,6 +184,10 @@ def ladder(rows: list[dict]) -> Figure:
     axes.plot(x, accuracy, "-", color="0.75", linewidth=1.2, zorder=1)
     axes.vlines(x, low, high, color=BLUE, linewidth=1.8, label="95 % interval")
     axes.plot(x, accuracy, "o", color=BLUE, markersize=6, label="test accuracy")
+    asked = [(x[i], 100 * r["benchmark"]) for i, r in enumerate(rows) if r.get("benchmark")]
+    for i, (place, value) in enumerate(asked):
+        label = "benchmark" if i == 0 else None
+        axes.hlines(value, place - 0.3, place + 0.3, color=ORANGE, linestyle="--", label=label)
     for i, row in enumerate(rows):
         axes.annotate(
             f"{accuracy[i]:.1f}", (x[i], high[i]), (0, 4), textcoords="offset points", ha="center"
@@ -182,4 +210,6 @@ def ladder(rows: list[dict]) -> Figure:
     axes.margins(y=0.18)
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)
+    if asked:
+        axes.legend(loc="lower right", fontsize=9)
     return figure
