@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart course grade bench test proof audit-table lint
+.PHONY: help setup quickstart course report grade bench test proof audit-table lint
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -14,6 +14,9 @@ quickstart: setup ## the whole course on bundled digits and weights: minutes, no
 
 course: setup ## the course on CIFAR-10 with ImageNet weights (downloads both once), into reports/
 	@$(BIN)/python -m common.course --reports reports
+
+report: setup ## write reports/index.html and its pictures anew, without training
+	@$(BIN)/python -m common.site
 
 grade: setup ## recompute what the reports claim from the saved weights, and judge it
 	@$(BIN)/python -m common.grade

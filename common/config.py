@@ -142,6 +142,9 @@ class Benchmark:
     accuracy: float
 
 
+BESIDE = {"resume", "reports", "seeds", "audit", "log"}  # options that the weights do not hang on
+
+
 @dataclass
 class LevelConfig:
     """Run.
@@ -153,6 +156,7 @@ class LevelConfig:
         seeds: run once with each of these seeds, e.g. --seeds 0 1 2
         resume: go on with this level's unfinished run
         audit: look for the classic training bugs before the run
+        log: tensorboard writes each epoch for `tensorboard --logdir runs` while it trains
         fast: fold and run the frozen stages once where that is exact; false: the plain way
         reports: folder for the reports (default: beside the run, in runs/<title>/reports)
     """
@@ -167,6 +171,7 @@ class LevelConfig:
     seeds: list[int] | None = None
     resume: bool = False
     audit: bool = True
+    log: Literal["none", "tensorboard"] = "none"
     fast: bool = True
     reports: str | None = None
 

@@ -10,7 +10,7 @@ Options are those of a level's run.py, and go to every level.
 import sys
 from pathlib import Path
 
-from common import levels
+from common import levels, running, site
 from common.config import UserError
 from common.experiment import reports_folder
 from common.ladder import write_ladder
@@ -31,9 +31,10 @@ def main() -> None:
         configs = [(level, level / "config.yaml") for level in found]
     for level, file in configs:
         config = load_config(file, arguments, prog="python -m common.course [--ablate]")
-        metrics = levels.run_seeds(levels.load_module(level).main, config)
+        metrics = running.run_seeds(levels.load_module(level).main, config)
     title = metrics[0]["data"]["title"]
     print("\n" + write_ladder(reports_folder(config, title)))
+    site.show(running.write_page(config, metrics))
 
 
 def ablations(level: Path) -> list[Path]:

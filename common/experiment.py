@@ -27,6 +27,7 @@ from common.checks import audit
 from common.config import LevelConfig, UserError, nearest
 from common.data import ImageSet, Splits, in_turn, load_splits
 from common.evaluation import Results
+from common.live import Live
 from common.network import StagedNetwork
 from common.subject import Subject
 
@@ -57,6 +58,7 @@ class Experiment:
         self.reports = reports_folder(config, self.data.title)
         _check_writable(self.folder, "runs belong in the project's folder: make it writable")
         _check_writable(self.reports, "make it writable, or choose another with --reports")
+        Live(config.log, self.folder).close()  # what is not installed is said now
         settings = yaml.safe_dump(config.settings(), sort_keys=False, allow_unicode=True)
         (self.folder / "config.yaml").write_text(settings, encoding="utf-8")
         self._log_to_file()

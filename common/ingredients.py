@@ -12,9 +12,9 @@ import numpy as np
 from markupsafe import Markup
 
 from common.markdown import duration, escape, percent, probability
-from common.pages import facts, gain_text
 from common.report import gain_over_below, identity, read_predictions
 from common.statistics import compare, summarise
+from common.tables import facts, gain_text
 
 WITHOUT = "without_"
 

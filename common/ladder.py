@@ -5,8 +5,8 @@ its level less one ingredient; the page says what that ingredient is worth.
 """
 
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from common import plots
 from common.config import UserError
@@ -21,9 +21,11 @@ from common.ingredients import (
     seed_rows,
 )
 from common.markdown import aligned, duration, listing, percent, templates
-from common.pages import facts
 from common.report import find_reports
 from common.statistics import SIGNIFICANCE, wilson_interval
+from common.tables import benchmark, facts
+
+OTHERS, WORTH = "Other configs", "What each ingredient is worth"
 
 # Columns that stand on the page only.
 ON_PAGE = {"fixed / broken", "trained", "epochs", "without", "with"}
@@ -49,7 +51,7 @@ LADDER = """\
   right, the level fixed some and broke others; p is McNemar's exact test's on these.
 - The verdict is `gain` or `loss` at p < {{ significance }}, else `not shown`. It is about these
   test pictures; what another seed would change, only several seeds show.
-{% if tables["What each ingredient is worth"][1] %}
+{% if tables[worth][1] %}
 - What an ingredient is worth is measured like a gain: the level as it is over the level trained
   without it, with the same seed; for test-time augmentation, over a single pass of the same
   network. Its cost is time, with it instead of without. Nothing was chosen by these runs.
@@ -78,6 +80,49 @@ def write_ladder(reports: Path) -> str:
     Raises:
         UserError: the folder holds no report.
     """
+    tables = read_tables(reports)
+    plots.save(plots.ladder(tables.shown), reports / "ladder.png")
+    titled = {title: _table(rows) for title, rows in tables.titled.items()}
+    readme = reports / "README.md"
+    readme.write_text(
+        templates.from_string(LADDER).render(
+            tables=titled,
+            significance=SIGNIFICANCE,
+            worth=WORTH,
+            given=tables.given,
+            commands="\n".join(tables.commands),
+            machines="Machine: " + "; ".join(tables.machines) + ".",
+        ),
+        encoding="utf-8",
+    )
+    parts = [tables.titled[""] + tables.titled[OTHERS], tables.titled[WORTH]]
+    texts = [aligned(*_table(_terse(cells))) for cells in parts if cells]
+    return "\n\n".join(texts) + f"\n{readme}"
+
+
+class Tables(NamedTuple):
+    """What the pages of a folder of reports say of all of them.
+
+    Attributes:
+        titled: title -> rows, dicts of cells; the untitled rows are the ladder itself.
+        shown: a dict a level for `plots.ladder`.
+        given: what the reports share: data, weights ...
+        commands, machines: what ran, and on what.
+    """
+
+    titled: dict[str, list[dict]]
+    shown: list[dict]
+    given: dict[str, str]
+    commands: list[str]
+    machines: list[str]
+
+
+def read_tables(reports: Path) -> Tables:
+    """The tables over all reports of a folder.
+
+    Raises:
+        UserError: the folder holds no report.
+    """
     found = find_reports(reports)
     if not found:
         raise UserError(f"{reports}: no reports here; run a level first")
@@ -86,7 +131,6 @@ def write_ladder(reports: Path) -> str:
     groups = itertools.groupby(found, key=lambda run: (run[1]["level"], run[1]["config"]))
     rows = [_row(reports, list(runs), given) for _, runs in groups]
     ladder = [row for row in rows if row["config"] == "config"]
-    worth = ingredient_rows(found)
     whole = [row for row in rows if not row["config"].startswith(WITHOUT)]
     others = [row for row in whole if row["config"] != "config"]
 
@@ -94,25 +138,19 @@ def write_ladder(reports: Path) -> str:
     for i, row in enumerate(shown):  # a gain over any other level than the one drawn before it
         if i and row["below"] and row["below"]["level"] == shown[i - 1]["level"]:
             row |= {key: row["below"][key] for key in ("gain", "verdict")}
-    plots.save(plots.ladder(shown), reports / "ladder.png")
-
     runs = [metrics for _, metrics in found]
-    page = _page(
+    return Tables(
         {
-            "": _table([row["cells"] for row in ladder]),
-            "Other configs": _table([row["cells"] for row in others]),
-            "Seeds": _table(seed_rows(reports, found)),
-            "What each ingredient is worth": _table(worth),
+            "": [row["cells"] for row in ladder],
+            OTHERS: [row["cells"] for row in others],
+            "Seeds": seed_rows(reports, found),
+            WORTH: ingredient_rows(found),
         },
+        shown,
         given,
         list(dict.fromkeys(metrics["command"] for metrics in runs)),
         list(dict.fromkeys(listing(metrics["machine"]) for metrics in runs)),
     )
-    readme = reports / "README.md"
-    readme.write_text(page, encoding="utf-8")
-    parts = [[row["cells"] for row in ladder + others], worth]
-    texts = [aligned(*_table(_terse(cells))) for cells in parts if cells]
-    return "\n\n".join(texts) + f"\n{readme}"
 
 
 def _table(rows: list[dict]) -> tuple[list[str], list[list]]:
@@ -145,6 +183,7 @@ def _row(reports: Path, runs: list[Run], given: dict[str, str]) -> dict:
         "level": m["level"],
         "config": m["config"],
         "accuracy": m["test"]["accuracy"],
+        "benchmark": benchmark(m),
         "low": low,
         "high": high,
         "below": below,
@@ -159,25 +198,3 @@ def _row(reports: Path, runs: list[Run], given: dict[str, str]) -> dict:
             "note": "; ".join(dict.fromkeys(notes)),
         },
     }
-
-
-def _page(
-    tables: dict[str, tuple[Sequence[str], list[list]]],
-    given: dict[str, str],
-    commands: Sequence[str],
-    machines: Sequence[str],
-) -> str:
-    """README.md of a folder of reports.
-
-    Args:
-        tables: title -> header and rows; the untitled one is the ladder itself.
-        given: what the reports share: data, weights ...
-        commands, machines: what ran, and on what.
-    """
-    return templates.from_string(LADDER).render(
-        tables=tables,
-        significance=SIGNIFICANCE,
-        given=given,
-        commands="\n".join(commands),
-        machines="Machine: " + "; ".join(machines) + ".",
-    )

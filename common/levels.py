@@ -1,18 +1,15 @@
-"""Finds the levels by looking, loads their modules, and runs them from the command line."""
+"""Finds the levels by looking, loads their modules; and how every command ends."""
 
 import importlib.util
 import logging
 import re
-import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import common.config
-from common import data, pretrained
-from common.config import LevelConfig, NoNetwork, UserError, nearest
-from common.options import load_config
+from common.config import UserError, nearest
 
 log = logging.getLogger("rungs")
 
@@ -51,40 +48,6 @@ def load_module(level: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def run_seeds(main: Callable[[LevelConfig], dict], config: LevelConfig) -> list[dict]:
-    """Run a level once for each seed, and log mean and standard deviation of several.
-
-    Raises:
-        UserError: among others, no network; it names what helps without one.
-    """
-    seeds = config.seeds or [config.seed]
-    try:
-        metrics = [main(config.with_seed(seed)) for seed in seeds]
-    except NoNetwork as error:
-        places = [data.archive_place(config.data), pretrained.weights_place(config.network)]
-        missing = " and ".join(str(p) for p in places if p and not p.is_file())
-        hint = "; without a network run with --offline"
-        hint += f", or put the missing files in place: {missing}" if missing else ""
-        raise UserError(f"{error}{hint}") from error
-    if len(seeds) > 1:
-        figures = [100 * m["test"]["accuracy"] for m in metrics]
-        mean, deviation = statistics.mean(figures), statistics.stdev(figures)
-        log.info("%d seeds: test accuracy %.2f +- %.2f %%", len(seeds), mean, deviation)
-    return metrics
-
-
-def run_level(main: Callable[[LevelConfig], dict], script: str) -> None:
-    """The command line of a level's run.py."""
-    level = Path(script).resolve().parent
-
-    def run() -> None:
-        arguments = sys.argv[1:]
-        config = load_config(level / "config.yaml", arguments, prog=f"python {level.name}/run.py")
-        run_seeds(main, config)
-
-    command(run)
 
 
 def command(action: Callable[[], object]) -> None:

@@ -61,6 +61,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence]) -> Markup:
     return Markup("\n".join("| " + " | ".join(map(escape, cells)) + " |" for cells in lines))
 
 
+def bullets(items: Sequence[str]) -> Markup:
+    """A Markdown list; each item is escaped."""
+    return Markup("\n".join(f"- {escape(item)}" for item in items))
+
+
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The same table for a terminal: plain text, columns padded to their widest cell."""
     lines = [header, *rows]
@@ -79,4 +84,4 @@ templates = Environment(
     keep_trailing_newline=True,
     undefined=StrictUndefined,
 )
-templates.globals |= {"code": code, "table": table}
+templates.globals |= {"bullets": bullets, "code": code, "table": table}

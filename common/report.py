@@ -12,10 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
+from scipy.special import softmax
 
-from common import galleries, plots
+from common import diagnostics, galleries, plots, schedules
+from common.album import ALBUM
 from common.pages import report_page
 from common.statistics import compare
+from common.tables import Run
 
 FLOAT16 = 65504.0  # the largest float16
 
@@ -43,36 +47,98 @@ def write_report(
         examples: some training pictures, uint8 (n, 3, H, W), and their classes, (n,) int.
     """
     labels, logits = np.asarray(labels, np.int64), np.asarray(logits)
-    predictions = logits.argmax(1).astype(np.int64)
-    texts = {
-        "history.json": json.dumps(history, indent=2) + "\n",
-        "report.md": report_page(metrics, history, labels, predictions, classes),
-        "metrics.json": json.dumps(metrics, indent=2, ensure_ascii=False) + "\n",
-    }
+    run = Run(metrics, history, labels, logits.argmax(1).astype(np.int64), classes)
+    below = read_below(folder.parent, run)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as new:
         new = Path(new)
         np.savez_compressed(
             new / "predictions.npz",
             labels=labels,
-            predictions=predictions,
+            predictions=run.predictions,
             single=np.asarray(single, np.int64),
             logits=logits.clip(-FLOAT16, FLOAT16).astype(np.float16),
             classes=np.array(classes, dtype=str),
         )
-        pictures = {
-            "training_curves": plots.training_curves(history, metrics["best_epoch"]),
-            "confusion_matrix": plots.confusion_matrix(labels, predictions, classes),
-            "contact_sheet": galleries.contact_sheet(*examples, classes),
-        }
+        pictures = draw(run, logits, below)
+        pictures["contact_sheet"] = galleries.contact_sheet(*examples, classes)
         for name, figure in pictures.items():
             plots.save(figure, new / f"{name}.png")
+        texts = {
+            "history.json": json.dumps(history, indent=2) + "\n",
+            "report.md": report_page(run, below, list(pictures)),
+            "metrics.json": json.dumps(metrics, indent=2, ensure_ascii=False) + "\n",
+        }
         for name, text in texts.items():
             (new / name).write_text(text, encoding="utf-8")
         # Without metrics.json it is no report: the old one goes first, the new one comes last.
         (folder / "metrics.json").unlink(missing_ok=True)
+        for name in ALBUM:  # pictures of the old run that this one has not
+            (folder / f"{name}.png").unlink(missing_ok=True)
         for file in sorted(new.iterdir(), key=lambda file: file.name == "metrics.json"):
             os.replace(file, folder / file.name)
+
+
+def draw(run: Run, logits: np.ndarray, below: Run | None) -> dict[str, Figure]:
+    """The pictures of `ALBUM` that a run's figures are enough for.
+
+    Args:
+        logits: (N, C) float, of the test pictures.
+        below: the run of the level below, where it is compared with it.
+    """
+    m = run.metrics
+    pictures = {
+        "training_curves": plots.training_curves(run.history, m["best_epoch"]),
+        "confusion_matrix": plots.confusion_matrix(run.labels, run.predictions, run.classes),
+        "reliability": diagnostics.reliability(
+            softmax(np.asarray(logits, np.float64), 1).max(1), run.predictions == run.labels
+        ),
+    }
+    if train := m["settings"].get("train"):
+        steps = -(-m["data"]["train"] // train["batch_size"])
+        pictures["learning_rate"] = diagnostics.rates(_rates(train, steps, run.history), steps)
+    if below:
+        pictures["class_gains"] = diagnostics.class_gains(
+            *(run.labels, below.predictions, run.predictions),
+            *(run.classes, below.metrics["level"]),
+        )
+    return pictures
+
+
+def _rates(train: dict, steps: int, history: list[dict]) -> np.ndarray:
+    """The head's learning rate at each step of the epochs that were run."""
+    schedule, rates = schedules.build(train["schedule"], steps * train["epochs"]), []
+    for epoch in range(len(history)):
+        schedule.see(history[:epoch])
+        rates += [train["lr"] * schedule(epoch * steps + step) for step in range(steps)]
+    return np.array(rates)
+
+
+def read_run(folder: Path) -> Run | None:
+    """A report, read again; None where a file is missing or broken."""
+    try:
+        texts = [(folder / f"{name}.json").read_text("utf-8") for name in ("metrics", "history")]
+        with np.load(folder / "predictions.npz", allow_pickle=False) as saved:
+            arrays = [saved["labels"], saved["predictions"], saved["classes"].tolist()]
+        return Run(*map(json.loads, texts), *arrays)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+def read_logits(folder: Path) -> np.ndarray | None:
+    """The test pictures' logits of a report, float (N, C); None where there are none."""
+    try:
+        with np.load(folder / "predictions.npz", allow_pickle=False) as saved:
+            return saved["logits"].astype(np.float32)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+def read_below(reports: Path, run: Run) -> Run | None:
+    """The run that a run's gain is measured against, as its report is now, on these pictures."""
+    found = below_folder(reports, *identity(run.metrics)) if run.metrics["below"] else None
+    below = read_run(found[0]) if found else None
+    return below if below and np.array_equal(below.labels, run.labels) else None
 
 
 def read_metrics(reports: Path) -> list[dict]:
@@ -101,6 +167,20 @@ def gain_over_below(
         `level`, the level below, and what `statistics.compare` says of the two; None where there
         is no level below, or where its data, split or test labels are others.
     """
+    found = below_folder(reports, level, config, seed)
+    if not found:
+        return None
+    folder, other = found
+    if any(other["data"][key] != metrics["data"][key] for key in ("fingerprint", "split")):
+        return None
+    saved = read_predictions(folder)
+    if saved is None or not np.array_equal(labels, saved["labels"]):
+        return None
+    return {"level": other["level"], **compare(labels, saved["predictions"], predictions)}
+
+
+def below_folder(reports: Path, level: str, config: str, seed: int) -> tuple[Path, dict] | None:
+    """Folder and metrics of the report that a run is compared with."""
     below = [
         (folder, m)
         for folder, m in find_reports(reports)
@@ -108,17 +188,11 @@ def gain_over_below(
         and m["config"] in (config, "config")
         and m["seed"] == seed
     ]
-    if not below:
-        return None
-    folder, other = max(
-        below, key=lambda run: (level_number(run[1]["level"]), run[1]["config"] == config)
+    return max(
+        below,
+        key=lambda run: (level_number(run[1]["level"]), run[1]["config"] == config),
+        default=None,
     )
-    if any(other["data"][key] != metrics["data"][key] for key in ("fingerprint", "split")):
-        return None
-    saved = read_predictions(folder)
-    if saved is None or not np.array_equal(labels, saved["labels"]):
-        return None
-    return {"level": other["level"], **compare(labels, saved["predictions"], predictions)}
 
 
 def read_predictions(folder: Path) -> dict[str, np.ndarray] | None:

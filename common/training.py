@@ -14,9 +14,10 @@ from tqdm import tqdm
 from common import augment, checkpoint, schedules
 from common.averaging import Average
 from common.batches import Batches
-from common.config import LevelConfig, TrainConfig, UserError
+from common.config import BESIDE, LevelConfig, TrainConfig, UserError
 from common.data import Splits
-from common.evaluation import predict
+from common.evaluation import predict, tta_of
+from common.live import Live
 from common.network import Features, StagedNetwork
 from common.runtime import counter_seed
 from common.trunk import FeatureBatches, Trunk
@@ -53,6 +54,7 @@ def fit(
         UserError: a loss that is not finite, or an unfinished run of another config.
     """
     trainer = Trainer(network, data, config, trunk)
+    live = Live(config.log, folder)
     history = trainer.resume(folder / "last.pt") if config.resume else []
     best = max(history, key=lambda entry: (entry["val_accuracy"], -entry["epoch"]), default=None)
     patience = config.train.early_stopping
@@ -64,6 +66,7 @@ def fit(
         trainer.rate.see(history)
         entry = trainer.epoch(epoch)
         history.append(entry)
+        live.epoch(entry)
         _log_epoch(entry, config.train.epochs)
         if best is None or entry["val_accuracy"] > best["val_accuracy"]:
             best = entry
@@ -72,6 +75,7 @@ def fit(
         checkpoint.save(folder / "last.pt", trainer.state(history=history, **trainer.progress()))
         (folder / "history.json").write_text(json.dumps(history, indent=2), encoding="utf-8")
 
+    live.close()
     path = folder / "best.pt"
     checkpoint.load_network(network, checkpoint.load(path), path)
     return history
@@ -164,6 +168,9 @@ class Trainer:
             "weights": self.network.weights.sha256,
             "seed": self.config.seed,
             "settings": self.config.settings(),
+            "classes": list(self.data.classes),
+            "stored_size": self.data.train.source.shape[-1],
+            "tta": tta_of(self.config, self.data),
         }
         return {"network": self.network.state_dict(), **facts, **more}
 
@@ -224,7 +231,7 @@ def _differences(old: dict, new: dict, prefix: str = "") -> list[str]:
     for key in new:
         if isinstance(new[key], dict) and isinstance(old.get(key), dict):
             keys += _differences(old[key], new[key], f"{prefix}{key}.")
-        elif old.get(key) != new[key] and prefix + key not in ("resume", "reports", "seeds"):
+        elif old.get(key) != new[key] and prefix + key not in BESIDE:
             keys.append(prefix + key)
     return keys
 

@@ -12,7 +12,7 @@ import torch
 
 from common import duplicates
 from common.archives import KINDS, TITLES
-from common.config import Benchmark, LevelConfig
+from common.config import BESIDE, Benchmark, LevelConfig
 from common.data import Splits
 from common.evaluation import Predictions
 from common.evidence import Evidence
@@ -21,7 +21,6 @@ from common.pretrained import NAMED
 from common.runtime import Runtime, provenance
 
 LENIENCE = 0.002  # share of the predictions that may differ on another machine or version
-UNCOMPARED = {"resume", "reports", "seeds", "audit"}  # settings that do not bear on the weights
 PATHS = {"data.root", "network.weights"}  # the submitter's; what lies there is compared by hash
 
 
@@ -51,7 +50,7 @@ def flat(settings: dict, prefix: str = "") -> dict[str, Any]:
 def comparable(settings: dict) -> dict[str, Any]:
     """What of a run's settings bears on its weights, flat."""
     items = flat(settings)
-    return {key: items[key] for key in items if key not in UNCOMPARED | PATHS}
+    return {key: items[key] for key in items if key not in BESIDE | PATHS}
 
 
 def check_settings(evidence: Evidence, whose: str) -> Finding:

@@ -13,8 +13,8 @@ from common import backbones
 from common.config import LevelConfig
 from common.evaluation import evaluate
 from common.experiment import Experiment
-from common.levels import run_level
 from common.network import StagedNetwork
+from common.running import run_level
 from common.training import fit
 from common.trunk import Trunk
 from level3_fusion.fusion_head import FusionHead

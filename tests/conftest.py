@@ -28,3 +28,15 @@ def written(tmp_path):
         return tmp_path / name
 
     return write
+
+
+@pytest.fixture(scope="session")
+def coursed(tmp_path_factory):
+    """A copy of the project in which the course has run on some digits; `printed`, `reports`."""
+    from projects import copy_project, python
+
+    tiny = ["--offline", "--data.limit=120", "--train.epochs=1", "--network.image_size=32"]
+    project = copy_project(tmp_path_factory.mktemp("course") / "project")
+    project.printed = python("-m", "common.course", *tiny, "--audit=false", cwd=project)
+    project.reports = project / "runs/digits/reports"
+    return project

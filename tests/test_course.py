@@ -51,7 +51,8 @@ def test_course_gives_four_rows(course):
     assert list(rows) == NAMES
     page = course.printed[course.printed.rindex(NAMES[0]) :]
     assert [name for name in NAMES if name in page] == NAMES
-    assert page.rstrip().endswith(str(course.folder / "README.md"))
+    lines = [str(course.folder / "README.md"), f"page: {course.folder / 'index.html'}"]
+    assert page.rstrip().endswith("\n".join(lines))
     for below, name in zip(NAMES, NAMES[1:], strict=False):
         course.check_gain(name, below)
         m = course.metrics(name)

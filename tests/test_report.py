@@ -24,6 +24,7 @@ def test_a_report_says_what_the_metrics_say(tmp_path):
     assert files == {
         *("metrics.json", "history.json", "predictions.npz", "report.md"),
         *("training_curves.png", "confusion_matrix.png", "contact_sheet.png"),
+        *("reliability.png", "class_gains.png"),
     }
     assert json.loads((folder / "metrics.json").read_text()) == metrics
     assert json.loads((folder / "history.json").read_text()) == made_up()[1]
@@ -45,14 +46,14 @@ def test_a_report_says_what_the_metrics_say(tmp_path):
         ["negative log-likelihood", "0.4321", "0.4012"],
         ["expected calibration error (15 bins)", "0.0512", "0.0213"],
     ]
-    assert [row[0] for row in epochs[1:]] == ["1", "**2**", "3"]
+    assert [row[0] for row in epochs[1:]] == ["1", "2 (chosen)", "3"]
     assert epochs[1] == ["1", "0.0001", "1.0000", "70.0 %", "0.6000", "80.0 %", *epochs[1][6:]]
     assert epochs[1][6] == "1 min 01 s (1,234 pictures/s)"
     assert sum(int(row[1]) for row in recall[1:]) == 100
     assert dict(provenance)["fingerprint"] == "f" * 64
     assert dict(provenance)["commit"] == "unknown"
     assert "8,000,000 of 11,000,000 parameters" in text
-    assert "`test` uses test-time augmentation: flip." in text
+    assert "test uses test-time augmentation: flip." in text
     assert "changed it by +1.0 points" in text
     assert "python level2_second/run.py --seed 0" in text
 

@@ -1,0 +1,232 @@
+"""What a run's report says, in the lesson's order, as plain text and tables.
+
+Every figure comes from the run's metrics, history and predictions, or from the report of the level
+below; nothing is measured here. `pages.py` writes it as Markdown, `site.py` as part of a page.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+import common.config
+from common import tables
+from common.config import named_step
+from common.markdown import percent, probability
+from common.plots import points
+from common.statistics import wilson_interval
+from common.tables import Run, Table, gain_text
+
+LISTED_CLASSES = 20  # a report lists every class up to here, else the ten that fare worst
+RIPE = 0.002  # of val accuracy: an epoch that gains less is a plateau
+
+
+def lesson(run: Run, below: Run | None) -> dict:
+    """What a report says of a run and of the one below it: text, lists of text, and tables."""
+    m = run.metrics
+    recall = tables.recall(run)
+    worst = len(run.classes) > LISTED_CLASSES
+    return {
+        "level": m["level"],
+        "data": m["data"]["title"],
+        "sentence": _sentence(m),
+        "objective": objective(m["level"]),
+        "left": _left(below) if below else None,
+        "done": _done(m),
+        "changed": _changed(m, below.metrics) if below else None,
+        "results": tables.results(m),
+        "tta": _tta(m),
+        "detail": tables.detail(m["detail"]),
+        "epochs": tables.epochs(run.history, m["best_epoch"]),
+        "classes": "The ten classes that fare worst" if worst else "Class by class",
+        "recall": Table(
+            ["class", "test pictures", "right", "most often taken for"],
+            recall[:10] if worst else recall,
+        ),
+        "observations": _observations(run, recall),
+        "limits": _limits(m),
+        "frozen": _frozen(m),
+        "provenance": tables.provenance(m),
+        "command": m["command"],
+        "settings": yaml.safe_dump(m["settings"], sort_keys=False, allow_unicode=True),
+    }
+
+
+def objective(level: str) -> str | None:
+    """The lesson's own words for it, from the level's README; None where there are none."""
+    try:
+        text = (common.config.PROJECT / Path(level).name / "README.md").read_text("utf-8")
+    except OSError:
+        return None
+    found = re.search(r"\*\*Objective\.\*\* (.+?)\n\n", text, re.S)
+    return " ".join(found[1].split()) if found else None
+
+
+def _sentence(m: dict) -> str:
+    test = m["test"]
+    low, high = wilson_interval(test["correct"], test["total"])
+    right = f"{percent(test['accuracy'])} of {test['total']:,} test pictures right"
+    right += f" (95 % interval {100 * low:.1f} to {percent(high)})"
+    if not m["below"]:
+        return f"{right}; there is no level below to compare it with."
+    below = m["below"]
+    words = {"gain": "a gain", "loss": "a loss", "not shown": "a gain is not shown"}
+    gain, low, high = map(points, (below["gain"], *below["interval"]))
+    counts = f"of the pictures {below['fixed']:,} fixed and {below['broken']:,} broken"
+    p = f"p = {probability(below['p_value'])}".replace("= <", "<")
+    return (
+        f"{right}. Over {below['level']}: {gain} points (95 % interval {low} to {high}), {counts}, "
+        f"{p}: {words[below['verdict']]}."
+    )
+
+
+def _left(below: Run) -> str:
+    """What the level below has wrong."""
+    m = below.metrics
+    wrong = m["test"]["total"] - m["test"]["correct"]
+    worst = [
+        f"{name} ({right} right" + (f", most often taken for {taken})" if taken else ")")
+        for name, _, right, taken in tables.recall(below)[:3]
+    ]
+    return (
+        f"{m['level']} has {wrong:,} of {m['test']['total']:,} test pictures wrong. "
+        f"Its worst classes are {_and(worst)}."
+    )
+
+
+def _done(m: dict) -> list[str]:
+    """What the run did, from its settings."""
+    settings = m["settings"]
+    network, train = settings.get("network"), settings.get("train")
+    if not network or not train:  # a report by hand
+        return []
+    arch = named_step(network["arch"])[0]
+    taps = f", whose head reads {_and(network['taps'])}" if network["taps"] else ""
+    start = f" It starts from {network['start_from']}'s best." if network["start_from"] else ""
+    steps = ", ".join(step_text(step) for step in settings["augment"])
+    augment = f"Augmentation: {steps}." if steps else "No augmentation."
+    how = f"{train['epochs']} epochs of {m['data']['train']:,} pictures in batches of "
+    how += f"{train['batch_size']}; {train['optimizer']}, rate {train['lr']:g}, "
+    how += f"schedule {step_text(train['schedule'])}"
+    how += f", weight decay {train['weight_decay']:g}" if train["weight_decay"] else ""
+    how += f", label smoothing {train['label_smoothing']:g}" if train["label_smoothing"] else ""
+    test = f"Test-time augmentation: {m['tta']}." if m["tta"] != "none" else "A single test pass."
+    pictures = f"{arch} on pictures of {m['image_size']} px, weights {m['weights']['name']}{taps}."
+    trained = f"What trains: {', '.join(m['trainable'])}."
+    return [pictures + start, trained, f"{augment} {how}.", test]
+
+
+def step_text(step: object) -> str:
+    """A named step of a config in words: "rotate (degrees 10)"."""
+    name, options = named_step(step)
+    listed = ", ".join(f"{key} {value}" for key, value in options.items())
+    return f"{name} ({listed})" if listed else name
+
+
+def _changed(m: dict, below: dict) -> Table | None:
+    """The settings that differ from the level below's, of those that bear on the network."""
+    rows = []
+    for group in ("network", "augment", "train", "test"):
+        own, other = (_flat(group, x["settings"].get(group)) for x in (m, below))
+        for key in own.keys() | other.keys():
+            if own.get(key) != other.get(key):
+                rows.append([key, _value(other.get(key)), _value(own.get(key))])
+    return Table(["setting", below["level"], m["level"]], sorted(rows)) if rows else None
+
+
+def _flat(group: str, value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        return {group: value}
+    ignored = ("weights", "weights_title", "threads", "device")
+    return {f"{group}.{key}": x for key, x in value.items() if key not in ignored}
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(step_text, value)) or "none"
+    return "none" if value is None else step_text(value) if isinstance(value, dict) else str(value)
+
+
+def _observations(run: Run, recall: list[list[str]]) -> list[str]:
+    """What the figures show: the gap, the plateau, the worst classes, the gain, the confidence."""
+    m, history = run.metrics, run.history
+    gap = m["train"]["accuracy"] - m["test"]["accuracy"]
+    said = [
+        f"Train accuracy, without augmentation, is {abs(100 * gap):.1f} points "
+        f"{'above' if gap > 0 else 'below'} test: "
+        + ("it fits more than it can carry over." if gap > 0.05 else "little is learned by heart.")
+    ]
+    val = [entry["val_accuracy"] for entry in history]
+    best = m["best_epoch"]
+    if best < len(val):
+        said.append(
+            f"Val accuracy was best in epoch {best} of {len(val)}; no later one was better."
+        )
+    elif len(val) > 1:
+        rise = val[-1] - max(val[:-1])
+        rising = rise > RIPE
+        text = (
+            f"The last of {len(val)} epochs raised the best val accuracy by {points(rise)} points: "
+        )
+        said.append(text + ("more may help." if rising else "a plateau."))
+    worst = [f"{name} ({right})" for name, _, right, _ in recall[:3]]
+    said.append(f"It has least right of {_and(worst)}; most of {recall[-1][0]} ({recall[-1][2]}).")
+    if below := m["below"]:
+        words = {
+            "gain": "The gain is shown on these pictures",
+            "loss": "It is worse than the level below, and that is shown",
+            "not shown": "No gain is shown on these pictures",
+        }
+        said.append(f"{words[below['verdict']]}: {gain_text(below)} points over {below['level']}.")
+    d = m["detail"]
+    sure = "surer than it is right" if d["temperature"] > 1 else "right more often than it is sure"
+    said.append(
+        f"It is {sure}: temperature {d['temperature']:.2f}, fitted on val, takes the expected "
+        f"calibration error from {d['ece']:.4f} to {d['ece_scaled']:.4f}."
+    )
+    return said
+
+
+def _tta(m: dict) -> str:
+    if m["tta"] == "none":
+        return (
+            "test is a single pass, so test_single is the same: there is no test-time augmentation."
+        )
+    return f"test_single is a single pass; test uses test-time augmentation: {m['tta']}."
+
+
+def _limits(m: dict) -> list[str]:
+    """What the number does not say."""
+    said = [
+        f"It is one run: seed {m['seed']}, one split. The interval covers the draw of the test "
+        "pictures, not what another seed or split would change.",
+        "Val chose the epoch, so the accuracy on val flatters. Test chose nothing.",
+    ]
+    if m["tta"] != "none":
+        changed = (m["test"]["correct"] - m["test_single"]["correct"]) / m["test"]["total"]
+        said.append(
+            f"Test-time augmentation changed it by {points(changed)} points, for more than one "
+            "pass a picture."
+        )
+    if m["data"]["skipped"]:
+        said.append(f"{m['data']['skipped']} unreadable pictures were left out.")
+    said.append(
+        "The test pictures come from where the training pictures come from; others may fare worse."
+    )
+    return said
+
+
+def _frozen(m: dict) -> str:
+    trained = f"{m['trained_parameters']:,} of {m['parameters']:,} parameters train"
+    before, after = m["frozen"]["before"], m["frozen"]["after"]
+    if not before:
+        return f"{trained}; nothing was frozen."
+    if before == after:
+        return f"{trained}; the rest is unchanged: SHA-256 {before} before and after."
+    return f"{trained}; the rest changed, and must not: SHA-256 {before} before, {after} after."
+
+
+def _and(words: Sequence[str]) -> str:
+    """ "a, b and c"."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -1,0 +1,213 @@
+"""What every trained level answers for pictures of one's own, and where it looks.
+
+    python -m common.predict photo.jpg more/       # pictures, folders of pictures
+    python -m common.predict --serve               # a page on 127.0.0.1 to drop pictures on
+
+The levels' best weights are those of runs/, of the data that was trained on last unless --runs
+names another folder. Prints each level's top 3 with confidence, and saves a sheet of pictures.
+"""
+
+import argparse
+import logging
+import threading
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+import torch
+from PIL import Image
+
+import common.config
+from common import galleries, levels, plots
+from common.activations import activation_maps
+from common.batches import Batches
+from common.config import UserError
+from common.data import ImageSet
+from common.evaluation import views
+from common.pictures import UnreadablePicture, read_picture
+from common.runtime import Runtime
+from common.trained import load_trained
+
+log = logging.getLogger("rungs")
+
+TOP = 3
+LARGEST = 40  # megapixels
+SHEET = 24  # pictures, at most, on the sheet
+CPU = Runtime(torch.device("cpu"), torch.float32)
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
+
+
+class Answer(NamedTuple):
+    """What a level says of a picture.
+
+    Attributes:
+        level: its name.
+        top: (class, probability), the most probable first.
+        places: float (h, w) between 0 and 1, what speaks for the first; None: it has no places.
+    """
+
+    level: str
+    top: list[tuple[str, float]]
+    places: np.ndarray | None
+
+
+class Answers:
+    """The trained levels of one data set, ready to answer.
+
+    Args:
+        runs: the folder of its runs, with a best.pt a level.
+    Raises:
+        UserError: no level has been trained there, or its checkpoint cannot be used.
+    """
+
+    def __init__(self, runs: Path):
+        self.trained = {}
+        for level in levels.find_levels():
+            place = runs / level.name / "best.pt"
+            if place.is_file():
+                self.trained[level.name] = load_trained(level, place)
+        if not self.trained:
+            raise UserError(f"{runs}: no trained level here (level*/best.pt); run one first")
+        self._lock = threading.Lock()
+
+    @property
+    def levels(self) -> list[str]:
+        return list(self.trained)
+
+    def __call__(self, picture: Path) -> tuple[np.ndarray, list[Answer]]:
+        """The picture as the levels see it, uint8 (3, S, S), and their answers.
+
+        Raises:
+            UnreadablePicture: no picture, a broken one, or one of more than 40 megapixels.
+        """
+        check_size(picture)
+        seen, answers = None, []
+        with self._lock, torch.inference_mode(False):
+            for name, (network, content) in self.trained.items():
+                pixels = read_picture(picture, content["stored_size"])
+                seen = pixels if seen is None else seen
+                answers.append(_answer(name, network, content, pixels))
+        return seen, answers
+
+
+def _answer(name: str, network: torch.nn.Module, content: dict, pixels: np.ndarray) -> Answer:
+    classes = tuple(content["classes"])
+    picture = torch.from_numpy(np.ascontiguousarray(pixels))[None]
+    images = ImageSet(picture, torch.zeros(1, dtype=torch.int64), torch.zeros(1).long(), classes)
+    logits = []
+    for view in views(content["tta"]):  # the picture itself first
+        x, _ = Batches(images, network.weights, 1, CPU, view).batch(torch.zeros(1).long())
+        with torch.no_grad():
+            logits.append(network(x))
+    shares = torch.stack(logits).mean(0).softmax(1)[0]
+    order = shares.argsort(descending=True)[:TOP]
+    x, _ = Batches(images, network.weights, 1, CPU).batch(torch.zeros(1).long())
+    maps, _ = activation_maps(network, x, order[:1])
+    top = [(classes[i], float(shares[i])) for i in order]
+    return Answer(name, top, None if maps is None else maps[0].numpy())
+
+
+def check_size(picture: Path) -> None:
+    """Raise UnreadablePicture for a picture that is too large, before it is decoded."""
+    try:
+        with Image.open(picture) as image:
+            width, height = image.size
+    except Exception:  # not a picture: read_picture says how
+        return
+    if width * height > LARGEST * 1e6:
+        raise UnreadablePicture(
+            f"{width} x {height} pixels are more than {LARGEST} megapixels; make it smaller"
+        )
+
+
+def latest_runs() -> Path:
+    """The folder of runs in which a level was trained last.
+
+    Raises:
+        UserError: nothing has been trained yet.
+    """
+    places = list(common.config.PROJECT.glob("runs/*/level*/best.pt"))
+    if not places:
+        raise UserError("nothing is trained yet (runs/*/level*/best.pt); run `make quickstart`")
+    return max(places, key=lambda place: place.stat().st_mtime).parents[1]
+
+
+class Parser(argparse.ArgumentParser):
+    """One whose errors are the user's to mend, in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"command line: {message}")
+
+
+def main() -> None:
+    """Answer for the pictures on the command line, or serve the page."""
+    parser = Parser(prog="python -m common.predict", description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("pictures", nargs="*", metavar="PICTURE", help="a picture, or a folder")
+    parser.add_argument("--runs", metavar="DIR", help="runs of one data set (default: the latest)")
+    parser.add_argument("--output", metavar="FILE.png", help="the sheet (default: in the runs)")
+    parser.add_argument("--serve", action="store_true", help="a page on 127.0.0.1 instead")
+    parser.add_argument("--port", type=int, default=8008, help="of the page; 0: any free one")
+    arguments = parser.parse_args()
+    if bool(arguments.pictures) == arguments.serve:
+        raise UserError("command line: name pictures, or give --serve")
+    runs = Path(arguments.runs).expanduser() if arguments.runs else latest_runs()
+    if arguments.serve:
+        from common.serve import serve
+
+        serve(Answers(runs), arguments.port)
+        return
+    files = list_pictures(arguments.pictures)
+    _predict(files, Answers(runs), Path(arguments.output or runs / "predictions.png").expanduser())
+
+
+def list_pictures(named: list[str]) -> list[Path]:
+    """The files that are named, and the pictures of folders that are.
+
+    Raises:
+        UserError: something that is not there, or a folder without pictures.
+    """
+    files = []
+    for name in named:
+        place = Path(name).expanduser()
+        if place.is_dir():
+            found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
+            if not found:
+                raise UserError(f"{name}: no pictures in this folder ({', '.join(SUFFIXES)})")
+            files += found
+        elif place.is_file():
+            files.append(place)
+        else:
+            raise UserError(f"{name}: no such file or folder")
+    return files
+
+
+def _predict(files: list[Path], answers: Answers, sheet: Path) -> None:
+    seen, said = [], []
+    for file in files:
+        try:
+            picture, found = answers(file)
+        except UnreadablePicture as error:
+            raise UserError(f"{file}: not a readable picture ({error})") from error
+        print(file)
+        for answer in found:
+            top = "   ".join(f"{name} {100 * share:.1f} %" for name, share in answer.top)
+            print(f"  {answer.level:22}{top}")
+        if len(seen) < SHEET:
+            seen.append(picture)
+            said.append(found)
+    columns = {}
+    for i, level in enumerate(answers.levels):
+        maps = [found[i].places for found in said]
+        lines = [f"{found[i].top[0][0]} {100 * found[i].top[0][1]:.0f} %" for found in said]
+        columns[level] = (None if maps[0] is None else np.stack(maps), lines)
+    names = [file.name for file in files[: len(seen)]]
+    try:
+        plots.save(galleries.side_by_side(np.stack(seen), names, columns), sheet)
+    except OSError as error:
+        raise UserError(f"--output: cannot write {sheet} ({error.strerror})") from error
+    print(sheet)
+
+
+if __name__ == "__main__":
+    levels.command(main)

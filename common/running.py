@@ -1,0 +1,56 @@
+"""Runs levels from the command line: a run a seed, then the page over all reports."""
+
+import logging
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from common import data, levels, pretrained, site
+from common.config import LevelConfig, NoNetwork, UserError
+from common.experiment import reports_folder
+from common.options import load_config
+
+log = logging.getLogger("rungs")
+
+
+def run_seeds(main: Callable[[LevelConfig], dict], config: LevelConfig) -> list[dict]:
+    """Run a level once for each seed, and log mean and standard deviation of several.
+
+    Raises:
+        UserError: among others, no network; it names what helps without one.
+    """
+    seeds = config.seeds or [config.seed]
+    try:
+        metrics = [main(config.with_seed(seed)) for seed in seeds]
+    except NoNetwork as error:
+        places = [data.archive_place(config.data), pretrained.weights_place(config.network)]
+        missing = " and ".join(str(p) for p in places if p and not p.is_file())
+        hint = "; without a network run with --offline"
+        hint += f", or put the missing files in place: {missing}" if missing else ""
+        raise UserError(f"{error}{hint}") from error
+    if len(seeds) > 1:
+        figures = [100 * m["test"]["accuracy"] for m in metrics]
+        mean, deviation = statistics.mean(figures), statistics.stdev(figures)
+        log.info("%d seeds: test accuracy %.2f +- %.2f %%", len(seeds), mean, deviation)
+    return metrics
+
+
+def run_level(main: Callable[[LevelConfig], dict], script: str) -> None:
+    """The command line of a level's run.py."""
+    level = Path(script).resolve().parent
+
+    def run() -> None:
+        arguments = sys.argv[1:]
+        config = load_config(level / "config.yaml", arguments, prog=f"python {level.name}/run.py")
+        metrics = run_seeds(main, config)
+        write_page(config, metrics)
+
+    levels.command(run)
+
+
+def write_page(config: LevelConfig, metrics: list[dict]) -> Path:
+    """The page over all reports beside these runs'; its path, which is said."""
+    page = site.build(reports_folder(config, metrics[0]["data"]["title"]))
+    log.info("page: %s", page)
+    return page

@@ -1,0 +1,71 @@
+"""A level's trained network, from the best checkpoint of its run."""
+
+import contextlib
+from pathlib import Path
+
+import common.config
+from common import checkpoint, levels, pretrained
+from common.archives import KINDS
+from common.config import UserError
+from common.data import ImageSet, archive_place, load_splits
+from common.experiment import run_name, slug
+from common.network import StagedNetwork
+from common.readers import read_checkpoint, read_settings
+from common.verdicts import comparable
+
+
+def load_trained(
+    level: Path, place: Path, classes: int | None = None
+) -> tuple[StagedNetwork, dict]:
+    """The network as it was tested, in eval mode on the CPU, and the checkpoint's content.
+
+    Its starting weights need not be there any more. `classes`: how many; as the checkpoint says if
+    None.
+
+    Raises:
+        UserError: no checkpoint, a damaged one, or one of another network or number of classes.
+    """
+    content = read_checkpoint(place)
+    if classes is None:
+        missing = {"classes", "stored_size", "tta"} - content.keys()
+        if missing:
+            raise UserError(f"{place}: of an older version (no {missing.pop()}); train it again")
+        classes = len(content["classes"])
+    config = read_settings(content["settings"], common.config.PROJECT, None, None)
+    config.network.image_size = pretrained.image_size(config.network)
+    config.network.weights = "none"
+    network = levels.load_module(level).build_network(config, classes)
+    checkpoint.load_network(network, content, place)
+    return network.eval(), content
+
+
+def networks_of(metrics: list[dict]) -> dict[str, StagedNetwork]:
+    """The networks of these runs by level, of those whose checkpoint is in this project."""
+    found = {}
+    for m in metrics:
+        name = run_name(m["level"], m["config"], m["seed"])
+        place = common.config.PROJECT / "runs" / slug(m["data"]["title"]) / name / "best.pt"
+        with contextlib.suppress(UserError):
+            level = levels.find_level(m["level"])
+            network, content = load_trained(level, place, m["data"]["classes"])
+            same = content["fingerprint"] == m["data"]["fingerprint"]
+            same &= content["epoch"] == m["best_epoch"]
+            if same and comparable(content["settings"]) == comparable(m["settings"]):
+                found[m["level"]] = network
+    return found
+
+
+def pictures_of(m: dict) -> tuple[ImageSet | None, str]:
+    """A run's test pictures where they are on this machine, else why not; nothing is downloaded."""
+    try:
+        config = read_settings(m["settings"], common.config.PROJECT, None, None).data
+        place = archive_place(config)
+        unpacked = place and place.parent / KINDS[config.name].base_folder
+        if place and not (place.is_file() or unpacked.is_dir()):
+            return None, f"{m['data']['title']} is not on this machine."
+        data = load_splits(config, m["image_size"])
+    except UserError as error:
+        return None, f"the pictures cannot be read ({error})."
+    if data.fingerprint != m["data"]["fingerprint"]:
+        return None, "the pictures here are not those of the runs."
+    return data.test, ""
