@@ -142,7 +142,14 @@ class Benchmark:
     accuracy: float
 
 
-BESIDE = {"resume", "reports", "seeds", "audit", "log"}  # options that the weights do not hang on
+BESIDE = {
+    "resume",
+    "anew",
+    "reports",
+    "seeds",
+    "audit",
+    "log",
+}  # options that the weights do not hang on
 
 
 @dataclass
@@ -155,6 +162,7 @@ class LevelConfig:
         seed: decides the new layers' start, the batches' order, augmentation and dropout
         seeds: run once with each of these seeds, e.g. --seeds 0 1 2
         resume: go on with this level's unfinished run
+        anew: start over where this config has an unfinished run
         audit: look for the classic training bugs before the run
         log: tensorboard writes each epoch for `tensorboard --logdir runs` while it trains
         fast: fold and run the frozen stages once where that is exact; false: the plain way
@@ -170,6 +178,7 @@ class LevelConfig:
     seed: int = 0
     seeds: list[int] | None = None
     resume: bool = False
+    anew: bool = False
     audit: bool = True
     log: Literal["none", "tensorboard"] = "none"
     fast: bool = True
@@ -194,6 +203,17 @@ class LevelConfig:
         for group, key in ((values["data"], "root"), (values["network"], "weights")):
             group[key] = tilde(group[key])
         return values | {"reports": tilde(values["reports"])}
+
+
+def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    """Dotted keys of two runs' settings that differ and bear on the weights."""
+    keys = []
+    for key in new:
+        if isinstance(new[key], dict) and isinstance(old.get(key), dict):
+            keys += differences(old[key], new[key], f"{prefix}{key}.")
+        elif old.get(key) != new[key] and prefix + key not in BESIDE:
+            keys.append(prefix + key)
+    return keys
 
 
 def tilde(path: str | None) -> str | None:

@@ -16,12 +16,14 @@ import common.config
 from common import (
     augment,
     checkpoint,
+    faults,
     ladder,
     pretrained,
     report,
     runtime,
     schedules,
     statistics,
+    unfinished,
 )
 from common.checks import audit
 from common.config import LevelConfig, UserError, nearest
@@ -30,6 +32,7 @@ from common.evaluation import Results
 from common.live import Live
 from common.network import StagedNetwork
 from common.subject import Subject
+from common.training import best_epoch
 
 log = logging.getLogger("rungs")
 
@@ -58,6 +61,9 @@ class Experiment:
         self.reports = reports_folder(config, self.data.title)
         _check_writable(self.folder, "runs belong in the project's folder: make it writable")
         _check_writable(self.reports, "make it writable, or choose another with --reports")
+        faults.lock(self.folder)
+        unfinished.clear(self.folder)
+        unfinished.check(self.folder, config)
         Live(config.log, self.folder).close()  # what is not installed is said now
         settings = yaml.safe_dump(config.settings(), sort_keys=False, allow_unicode=True)
         (self.folder / "config.yaml").write_text(settings, encoding="utf-8")
@@ -72,6 +78,7 @@ class Experiment:
             self._start_from(network, self.config.network.start_from)
         if self.config.audit:
             audit(Subject(self.config, build_network, self.data, self.runtime))
+        faults.check_room(self.folder, network)
         self.frozen_before = network.frozen_hash()
         return network.to(self.runtime.device, memory_format=torch.channels_last)
 
@@ -80,7 +87,7 @@ class Experiment:
         frozen = {"before": self.frozen_before, "after": network.frozen_hash()}
         if frozen["before"] != frozen["after"]:
             raise RuntimeError(f"frozen stages changed during training: {frozen}")
-        best = max(history, key=lambda entry: (entry["val_accuracy"], -entry["epoch"]))
+        best = best_epoch(history)
         metrics = {
             "schema": 1,
             "level": self.level,

@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import re
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -50,18 +51,30 @@ def load_module(level: Path) -> ModuleType:
     return module
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: somebody or a batch system wants the process to end."""
+
+
 def command(action: Callable[[], object]) -> None:
-    """Run a command: a user's error is one line and status 2, Ctrl-C one line and status 130."""
+    """Run a command: a user's error is one line and status 2.
+
+    Ctrl-C and SIGTERM are one line, and status 130 and 143.
+    """
     if not any(type(h) is logging.StreamHandler for h in log.handlers):
         handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(handler)
     log.setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         action()
     except UserError as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
         sys.exit(error.status)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("\nstopped; the same command with --resume goes on", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(143 if isinstance(stop, Terminated) else 130)
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated

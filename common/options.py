@@ -65,7 +65,7 @@ def _parser(prog: str | None, default_file: Path | None) -> ArgumentParser:
 
 
 def _expand(arguments: list[str]) -> list[str]:
-    """Spell out `--offline`, a bare `--resume`, and `--seeds 0 1 2` and its like as lists.
+    """Spell out `--offline`, bare `--resume` and `--anew`, and lists like `--seeds 0 1 2`.
 
     `--config FILE` goes first, so that the other options override the file wherever they stand.
     """
@@ -75,8 +75,8 @@ def _expand(arguments: list[str]) -> list[str]:
         argument = rest.pop(0)
         if argument == "--offline":
             expanded += OFFLINE
-        elif argument == "--resume" and (not rest or rest[0].startswith("--")):
-            expanded += ["--resume", "true"]
+        elif argument in ("--resume", "--anew") and (not rest or rest[0].startswith("--")):
+            expanded += [argument, "true"]
         elif argument == "--config" and rest:
             expanded[:0] = [argument, rest.pop(0)]
         elif argument.startswith("--config="):

@@ -6,6 +6,7 @@ Reports are found again, and compared with each other, from these files alone.
 import json
 import os
 import re
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -50,6 +51,8 @@ def write_report(
     run = Run(metrics, history, labels, logits.argmax(1).astype(np.int64), classes)
     below = read_below(folder.parent, run)
     folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".new-*"):  # of a run that was killed while it wrote
+        shutil.rmtree(leftover)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as new:
         new = Path(new)
         np.savez_compressed(

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from common import augment, checkpoint, schedules
+from common import augment, checkpoint, faults, schedules
 from common.averaging import Average
 from common.batches import Batches
-from common.config import BESIDE, LevelConfig, TrainConfig, UserError
+from common.config import LevelConfig, TrainConfig, UserError, differences
 from common.data import Splits
 from common.evaluation import predict, tta_of
 from common.live import Live
@@ -24,7 +25,7 @@ from common.trunk import FeatureBatches, Trunk
 
 log = logging.getLogger("rungs")
 
-LOOK = 50  # steps between two looks at the loss: on a GPU each look waits for the device
+LOOK = 50  # steps between two looks at loss and accuracy for the bar
 
 
 def build_optimizer(
@@ -56,15 +57,13 @@ def fit(
     trainer = Trainer(network, data, config, trunk)
     live = Live(config.log, folder)
     history = trainer.resume(folder / "last.pt") if config.resume else []
-    best = max(history, key=lambda entry: (entry["val_accuracy"], -entry["epoch"]), default=None)
-    patience = config.train.early_stopping
+    best = best_epoch(history)
 
-    for epoch in range(len(history) + 1, config.train.epochs + 1):
-        if best and patience and epoch - best["epoch"] > patience:
-            log.info("stopped early: val accuracy no better for %d epochs", patience)
-            break
+    while not finished(history, config.train):
+        epoch = len(history) + 1
         trainer.rate.see(history)
-        entry = trainer.epoch(epoch)
+        with faults.memory(config.train.batch_size):
+            entry = trainer.epoch(epoch)
         history.append(entry)
         live.epoch(entry)
         _log_epoch(entry, config.train.epochs)
@@ -72,13 +71,28 @@ def fit(
             best = entry
             with trainer.average.in_place():
                 checkpoint.save(folder / "best.pt", trainer.state(epoch=epoch))
-        checkpoint.save(folder / "last.pt", trainer.state(history=history, **trainer.progress()))
+        state = trainer.state(history=history, **trainer.progress())
+        checkpoint.save(folder / "last.pt", state, keep=True)
         (folder / "history.json").write_text(json.dumps(history, indent=2), encoding="utf-8")
 
+    if len(history) < config.train.epochs:
+        log.info("stopped early: val accuracy no better for %d epochs", config.train.early_stopping)
     live.close()
     path = folder / "best.pt"
     checkpoint.load_network(network, checkpoint.load(path), path)
     return history
+
+
+def best_epoch(history: list[dict]) -> dict | None:
+    """The epoch with the highest val accuracy, the earliest of several; None of none."""
+    return max(history, key=lambda entry: (entry["val_accuracy"], -entry["epoch"]), default=None)
+
+
+def finished(history: list[dict], config: TrainConfig) -> bool:
+    """Whether a run has all its epochs, or stopped early after these."""
+    best, patience = best_epoch(history), config.early_stopping
+    waited = best and patience and len(history) - best["epoch"] >= patience
+    return len(history) >= config.epochs or bool(waited)
 
 
 class Trainer:
@@ -109,7 +123,7 @@ class Trainer:
         started = time.perf_counter()
         loss_sum = torch.zeros((), device=self.runtime.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.runtime.device)
-        losses, seen, first = [], 0, (epoch - 1) * len(self.train)
+        seen, first = 0, (epoch - 1) * len(self.train)
         self.network.thaw(self.rate.thawed(self.network.trainable, epoch))
         self.network.train()
         quiet = None if log.isEnabledFor(logging.INFO) else True  # None: quiet if no terminal
@@ -117,13 +131,11 @@ class Trainer:
         with tqdm(None, f"epoch {epoch}", count, False, unit=" pictures", disable=quiet) as bar:
             for step, (features, targets) in enumerate(self.train.epoch(epoch)):
                 loss, logits = self.step(first + step, features, targets)
-                losses.append(loss)
                 loss_sum += loss * len(targets)
                 correct += (logits.argmax(1) == _hard(targets)).sum()
                 seen += len(targets)
                 bar.update(len(targets))
                 if (step + 1) % LOOK == 0 or step + 1 == len(self.train):
-                    _check_finite(losses, step, epoch)
                     bar.set_postfix_str(
                         f"loss {loss_sum / seen:.3f}, accuracy {correct / seen:.1%}"
                     )
@@ -152,13 +164,28 @@ class Trainer:
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        self._check_finite(loss.detach(), norm, step)
         if config.clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
+            nn.utils.clip_grads_with_norm_(self.parameters, config.clip_norm, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.average.update()
         return loss.detach(), logits.detach()
+
+    def _check_finite(self, loss: Tensor, norm: Tensor, step: int) -> None:
+        """Raise before a step is taken with a loss or gradient that is no number.
+
+        Where a scaler is at work, it leaves out steps whose gradients are too large for float16.
+        """
+        seen = loss if self.scaler.is_enabled() else loss + norm
+        if not math.isfinite(seen):
+            epoch, step = divmod(step, len(self.train))
+            raise UserError(
+                f"loss or gradient not finite at epoch {epoch + 1}, step {step + 1}: "
+                "lower train.lr or set train.clip_norm"
+            )
 
     def state(self, **more: Any) -> dict[str, Any]:
         """A checkpoint: the network, and the facts that a later user of it must check."""
@@ -188,7 +215,7 @@ class Trainer:
             return []
         content = checkpoint.load(path)
         own = self.state()
-        differing = _differences(content["settings"], own["settings"])
+        differing = differences(content["settings"], own["settings"])
         for fact, what in (("fingerprint", "pictures"), ("split", "split"), ("weights", "weights")):
             differing += [what] if content[fact] != own[fact] and not differing else []
         if differing:
@@ -212,28 +239,6 @@ def _trains_batch_norm(module: nn.Module) -> bool:
 def _hard(targets: Tensor) -> Tensor:
     """Labels (B,); of shares of classes (B, C) the largest."""
     return targets.argmax(1) if targets.ndim == 2 else targets
-
-
-def _check_finite(losses: list[Tensor], step: int, epoch: int) -> None:
-    """Raise at the first loss since the last look that is no number; forget the others."""
-    finite = torch.stack(losses).isfinite().tolist()
-    if not all(finite):
-        bad = step + 1 - len(losses) + finite.index(False) + 1
-        raise UserError(
-            f"loss not finite at epoch {epoch}, step {bad}: lower train.lr or set train.clip_norm"
-        )
-    losses.clear()
-
-
-def _differences(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """Dotted keys of settings that differ and bear on the weights."""
-    keys = []
-    for key in new:
-        if isinstance(new[key], dict) and isinstance(old.get(key), dict):
-            keys += _differences(old[key], new[key], f"{prefix}{key}.")
-        elif old.get(key) != new[key] and prefix + key not in BESIDE:
-            keys.append(prefix + key)
-    return keys
 
 
 def _log_epoch(entry: dict, epochs: int) -> None:

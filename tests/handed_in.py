@@ -4,17 +4,20 @@ import json
 
 import torch
 
+from common import checkpoint
+
 MINE = "level5_mine"
 TOTAL = 100  # test pictures
 
 
 def write(file, content):
-    """Replace a file, and leave the one it was linked to."""
+    """Replace a file, and leave the one it was linked to; a checkpoint's checksum fits again."""
     file.unlink()
     if isinstance(content, str):
         file.write_text(content, encoding="utf-8")
     else:
-        torch.save(content, file)
+        content = {key: value for key, value in content.items() if key != "sha256"}
+        torch.save(content | {"sha256": checkpoint.digest(content)}, file)
 
 
 def change_metrics(project, name, change):

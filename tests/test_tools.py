@@ -62,7 +62,12 @@ def test_the_command_leaves_a_picture_and_nothing_else(tmp_path):
     printed = python("-m", "common.find_lr", "1", "--offline", *options, cwd=project)
     assert "a rate to try: " in printed and "(the config has 1.0e-03)" in printed
     (folder,) = (project / "runs/digits").glob("level*")
-    assert {file.name for file in folder.iterdir()} == {"find_lr.png", "config.yaml", "log.txt"}
+    assert {file.name for file in folder.iterdir()} == {
+        "find_lr.png",
+        "config.yaml",
+        "log.txt",
+        "lock",
+    }
     with Image.open(folder / "find_lr.png") as image:
         assert min(image.size) > 400
 

@@ -1,0 +1,72 @@
+"""What stops a run, found early and said in one line: memory, disk, another run at work."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from common.config import UserError
+from common.network import StagedNetwork
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: runs are not kept apart there
+    fcntl = None
+
+SPARE = 2**26  # bytes left free beside what a run writes: logs, reports
+
+
+@contextlib.contextmanager
+def memory(batch_size: int) -> Iterator[None]:
+    """Turn running out of memory into one line that names the batch size to try."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and "allocate memory" not in str(error) and "not enough mem" not in str(error):
+            raise
+        smaller = f"try --train.batch_size {batch_size // 2}"
+        hint = smaller if batch_size > 1 else "choose smaller pictures (network.image_size)"
+        raise UserError(f"out of memory with batches of {batch_size} pictures: {hint}") from error
+
+
+def check_room(folder: Path, network: StagedNetwork) -> None:
+    """Raise UserError unless the checkpoints of a run find room on the disk.
+
+    There are three at most at a time: the best, the last and the one before it while the next is
+    written; the last ones hold the optimiser's two numbers a parameter that trains, too.
+    """
+    weights = sum(tensor.nbytes for tensor in network.state_dict().values())
+    trained = sum(p.nbytes for p in network.parameters() if p.requires_grad)
+    need = 4 * weights + 3 * 2 * trained + SPARE
+    free = shutil.disk_usage(folder).free
+    if free < need:
+        raise UserError(
+            f"{folder}: {free / 2**20:,.0f} MiB free, and a run's checkpoints take up to "
+            f"{need / 2**20:,.0f} MiB; make room"
+        )
+
+
+def lock(folder: Path) -> None:
+    """Keep other processes' runs out of a folder until this one ends, however it ends.
+
+    Raises:
+        UserError: another process has it.
+    """
+    if fcntl is None:
+        return
+    file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)  # open, and so locked, to the end
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        other = os.read(file, 20).decode().strip() or "unknown"
+        os.close(file)
+        raise UserError(
+            f"{folder}: another run of this level is at work here (process {other}); wait for it, "
+            "or give this one another --seed"
+        ) from error
+    os.truncate(file, 0)
+    os.write(file, f"{os.getpid()}\n".encode())
