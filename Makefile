@@ -24,8 +24,8 @@ grade: setup ## recompute what the reports claim from the saved weights, and jud
 bench: setup ## time every level against the plain pipeline, 2,000 digits (some minutes)
 	@$(BIN)/python -m common.bench --quick --offline --reports runs/bench
 
-test: .venv/ready-test ## the tests, in two processes of one thread each
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+test: .venv/ready-test ## the tests, in two processes of one thread each, and what they cover
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 proof: .venv/ready-test ## the slow tests: minutes to an hour
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --run-slow -n 2 --dist load

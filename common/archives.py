@@ -1,6 +1,11 @@
-"""CIFAR-10 and CIFAR-100 through torchvision: found, extracted or downloaded, always checked."""
+"""CIFAR-10 and CIFAR-100: found, extracted or downloaded, always checked.
 
+torchvision knows the addresses and checksums. The files are pickles, of which nothing is run.
+"""
+
+import codecs
 import contextlib
+import hashlib
 import http.client
 import io
 import os
@@ -8,7 +13,9 @@ import pickle
 import shutil
 import socket
 import sys
+import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,13 +24,24 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
-from torchvision.datasets.utils import check_integrity, download_url, extract_archive
+from torchvision.datasets.utils import check_integrity, download_url
 
 from common.config import NoNetwork, UserError
 
 COARSE = "cifar100_coarse"  # CIFAR-100's pictures, by their 20 coarse labels
 KINDS = {"cifar10": CIFAR10, "cifar100": CIFAR100, COARSE: CIFAR100}
 TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", COARSE: "CIFAR-100, coarse labels"}
+LABELS = {  # a batch's key for its labels, and that of their names
+    "cifar10": ("labels", "label_names"),
+    "cifar100": ("fine_labels", "fine_label_names"),
+    COARSE: ("coarse_labels", "coarse_label_names"),
+}
+ARRAYS = {  # what the pickles of arrays and, from Python 3, of bytes call
+    ("numpy", "_reconstruct"): np.empty(0).__reduce__()[0],
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): codecs.encode,
+}
 TIMEOUT = 30  # seconds without a byte after which a download has failed
 
 
@@ -48,35 +66,57 @@ def read_archive(name: str, root: Path) -> Archive:
 
     Raises:
         NoNetwork: the archive is not in root and cannot be downloaded; root is as it was.
-        UserError: root cannot be written.
+        UserError: root cannot be written, or the archive has other contents.
     """
-    kind = KINDS[name]
-    try:
-        train = kind(root, train=True)
-    except RuntimeError:  # torchvision's word for missing or damaged files
+    kind, found = KINDS[name], _read_files(name, root)
+    if found is None:
         try:
             _install(name, root)
+        except (tarfile.TarError, EOFError, zlib.error) as error:
+            raise UserError(
+                f"{root / kind.filename}: not {TITLES[name]}'s archive ({error}); "
+                f"fetch it from {kind.url}"
+            ) from error
         except OSError as error:
             raise UserError(
                 f"{root}: cannot put {TITLES[name]} here ({error.strerror}); "
                 "make room, or choose another place with --data.root"
             ) from error
-        train = kind(root, train=True)
-    test = kind(root, train=False)
-    pixels = torch.from_numpy(np.concatenate([train.data, test.data])).permute(0, 3, 1, 2)
-    labels, classes = train.targets + test.targets, train.classes
-    if name == COARSE:
-        folder = root / kind.base_folder  # whose files torchvision has just checked
-        labels = (
-            _pickled(folder / "train")["coarse_labels"] + _pickled(folder / "test")["coarse_labels"]
-        )
-        classes = _pickled(folder / kind.meta["filename"])["coarse_label_names"]
-    labels = np.array(labels, dtype=np.int64)
-    return Archive(pixels.contiguous(), labels, len(train.targets), tuple(classes))
+        found = _read_files(name, root)
+    *batches, test, meta = found
+    labels, names = LABELS[name]
+    pixels = np.concatenate([batch["data"] for batch in [*batches, test]]).reshape(-1, 3, 32, 32)
+    trained = [label for batch in batches for label in batch[labels]]
+    both = np.array(trained + test[labels], dtype=np.int64)
+    return Archive(torch.from_numpy(pixels), both, len(trained), tuple(meta[names]))
 
 
-def _pickled(file: Path) -> dict:
-    return pickle.loads(file.read_bytes(), encoding="latin1")
+def _checksums(name: str) -> dict[str, str]:
+    """The published MD5 of each file that is read: training batches, test batch, names."""
+    kind = KINDS[name]
+    sums = {file: md5 for file, md5 in kind.train_list + kind.test_list}
+    return sums | {kind.meta["filename"]: kind.meta["md5"]}
+
+
+def _read_files(name: str, root: Path) -> list[dict] | None:
+    """The files' contents in order; None where one is missing, or is not the published one."""
+    contents = []
+    for file, md5 in _checksums(name).items():
+        place = root / KINDS[name].base_folder / file
+        content = place.read_bytes() if place.is_file() else b""
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
+            return None
+        contents.append(_Plain(io.BytesIO(content), encoding="latin1").load())
+    return contents
+
+
+class _Plain(pickle.Unpickler):
+    """Unpickles plain data and arrays, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> object:
+        if (module.split(".")[0], name) not in ARRAYS:
+            raise UserError(f"an archive of pictures that calls {module}.{name}: nothing was run")
+        return ARRAYS[module.split(".")[0], name]
 
 
 def _install(name: str, root: Path) -> None:
@@ -87,10 +127,23 @@ def _install(name: str, root: Path) -> None:
         archive = root / kind.filename
         if not check_integrity(archive, kind.tgz_md5):
             archive = _download(name, root, Path(work))
-        extract_archive(archive, work)
+        sums = _checksums(name)
+        _extract(archive, Path(work), [f"{kind.base_folder}/{file}" for file in sums])
+        for file, md5 in sums.items():
+            if not check_integrity(Path(work) / kind.base_folder / file, md5):
+                raise tarfile.TarError(f"{kind.base_folder}/{file} is missing in it, or damaged")
         os.replace(archive, root / kind.filename)
         shutil.rmtree(root / kind.base_folder, ignore_errors=True)  # damaged, or we were not here
         os.replace(Path(work) / kind.base_folder, root / kind.base_folder)
+
+
+def _extract(archive: Path, work: Path, files: list[str]) -> None:
+    """Write these files, by our names for them; what else is in the archive stays there."""
+    with tarfile.open(archive) as tar:
+        for entry in tar:
+            if entry.name in files and entry.isfile():
+                (work / entry.name).parent.mkdir(exist_ok=True)
+                (work / entry.name).write_bytes(tar.extractfile(entry).read())
 
 
 def _download(name: str, root: Path, work: Path) -> Path:

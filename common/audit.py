@@ -21,8 +21,9 @@ def main() -> None:
     else:
         found = levels.find_levels()
     failed = 0
-    for level in found:
-        config = load_config(level / "config.yaml", arguments, prog="python -m common.audit LEVEL")
+    prog = "python -m common.audit LEVEL"
+    configs = [load_config(level / "config.yaml", arguments, prog) for level in found]
+    for level, config in zip(found, configs, strict=True):
         data = load_splits(config.data, pretrained.image_size(config.network))
         build_network = levels.load_module(level).build_network
         subject = Subject(config, build_network, data, runtime.start(config.train, config.fast))

@@ -218,9 +218,11 @@ def build(config: NetworkConfig) -> Backbone:
         NoNetwork: weights that must be downloaded, and cannot be.
     """
     architecture = describe(config)
+    channels = {name: channels for name, _, channels in architecture.stages}
+    if unknown := [tap for tap in config.taps or [] if tap not in channels]:
+        raise UserError(f"network.taps: no stage '{unknown[0]}'{nearest(unknown[0], channels)}")
     weights = pretrained.load(architecture.network, architecture.classifier, config)
     stages = OrderedDict((name, stage) for name, stage, _ in architecture.stages)
-    channels = {name: channels for name, _, channels in architecture.stages}
     return Backbone(stages, channels, weights)
 
 

@@ -45,10 +45,15 @@ class Batches:
         return len(self.split(torch.arange(len(self.images))))
 
     def order(self, epoch: int) -> list[Tensor]:
-        """The epoch's batches as positions in the image set: int64 (B,) each."""
+        """The epoch's batches as positions in the image set: int64 (B,) each.
+
+        Of several processes each has all batches of a shuffled set, of which `batch` gives it its
+        rows, but only its own part of a set in order.
+        """
         count = len(self.images)
         if self.seed is None:
-            return self.split(torch.arange(count))
+            part = self.runtime.processes.part(count)
+            return self.split(torch.arange(part.start, part.stop))
         generator = torch.Generator().manual_seed(counter_seed(self.seed, "order", epoch))
         return self.split(torch.randperm(count, generator=generator))
 
@@ -62,18 +67,23 @@ class Batches:
 
         Where the transform mixes pictures, labels are shares of the classes, float32 (B, C).
         """
-        device = self.runtime.device
+        device, own = self.runtime.device, slice(None)
+        if self.seed is not None:
+            least = 1 if device.type == "cuda" else 2  # a batch norm of its own needs two
+            own = self.runtime.processes.rows(len(positions), least)
+        if self.transform is None:
+            positions, own = positions[own], slice(None)
         rows = self.rows[positions.to(self.rows.device)]
         pixels = self.source[rows].to(device, non_blocking=True)
         labels = self.labels[positions.to(device)]
-        if self.transform is not None:
+        if self.transform is not None:  # drawn for the whole batch, whoever computes its rows
             generator = torch.Generator(device)
             generator.manual_seed(counter_seed(self.seed or 0, "transform", epoch, step))
             pixels = self.transform(pixels, generator)
             if getattr(self.transform, "mixes", False):
                 classes = len(self.images.classes)
                 pixels, labels = self.transform.mix(pixels, labels, classes, generator)
-        return self.network_input(pixels), labels
+        return self.network_input(pixels[own]), labels[own]
 
     def network_input(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) of 0 to 255 -> normalised (B, 3, S, S), channels last, in the run's type."""
@@ -88,7 +98,7 @@ class Batches:
 
     def split(self, order: Tensor) -> list[Tensor]:
         """Positions in this order as batches."""
-        batches = list(order.split(self.batch_size))
+        batches = list(order.split(self.batch_size)) if len(order) else []
         if len(batches) > 1 and len(batches[-1]) == 1:
             # batch norm has no variance over one picture: it joins the batch before
             batches[-2:] = [torch.cat(batches[-2:])]

@@ -23,6 +23,7 @@ from common import bench_page, charts, levels, peak, plots, runtime
 from common.bench_worker import PIPELINES, load_data
 from common.config import LevelConfig
 from common.options import load_config
+from common.places import check_writable
 from common.pretrained import image_size
 from common.processes import run_measured
 from common.statistics import wilson_interval
@@ -142,6 +143,8 @@ def main() -> None:
         bench = Bench(rest, Path(folder))
         config = bench.config(found[0])
         machine, size = runtime.start(config.train, config.fast), image_size(config.network)
+        place = Path(config.reports or common.config.PROJECT / "reports").expanduser()
+        check_writable(place, "choose another with --reports")
         data, gpu = load_data(config, 1), machine.device.type == "cuda"
         pictures = WHOLE if not gpu else len(data.train) + len(data.val)
         pictures = FEW if own.quick else pictures
@@ -168,8 +171,6 @@ def main() -> None:
             report["large"]["levels"] = bench.compare(FEW, LARGE)
         middle = found[min(1, len(found) - 1)]
         report["growth"] = {"level": middle.name, **bench.growth(middle, size, own.quick)}
-    place = Path(config.reports or common.config.PROJECT / "reports").expanduser()
-    place.mkdir(parents=True, exist_ok=True)
     stem = "bench_gpu" if gpu else "bench"
     text = json.dumps(report, indent=2, ensure_ascii=False)
     (place / f"{stem}.json").write_text(text + "\n", encoding="utf-8")

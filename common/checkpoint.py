@@ -2,8 +2,11 @@
 
 import contextlib
 import hashlib
+import io
 import os
 import tempfile
+import textwrap
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,18 @@ def save(path: Path, content: dict[str, Any], keep: bool = False) -> None:
     """Write tensors and plain data by temporary file, fsync and rename: the old file or the new.
 
     Its checksum goes into it. With `keep`, the old file stays as `previous(path)`.
+
+    Raises:
+        UserError: the disk is full, or gone.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # in memory first: torch's writer loses a signal, or the reason, where a file's write fails
+    whole = io.BytesIO()
+    torch.save(content | {"sha256": digest(content)}, whole)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            torch.save(content | {"sha256": digest(content)}, file)
+            file.write(whole.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         if keep and path.exists():
@@ -30,9 +39,13 @@ def save(path: Path, content: dict[str, Any], keep: bool = False) -> None:
             with contextlib.suppress(OSError):  # a file system without links keeps one alone
                 os.link(path, previous(path))
         os.replace(name, path)
-    except BaseException:
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); what was there is whole: make room, "
+            "and the same command with --resume goes on"
+        ) from error
+    finally:
         Path(name).unlink(missing_ok=True)
-        raise
 
 
 def previous(path: Path) -> Path:
@@ -71,7 +84,8 @@ def load(path: Path) -> dict[str, Any]:
         UserError: no such file, not a checkpoint, or one that is not as it was written.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of a damaged file, which is refused
+            content = torch.load(path, map_location="cpu", weights_only=True)
         whole = isinstance(content, dict) and content.pop("sha256", None) == digest(content)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
@@ -93,10 +107,24 @@ def load_network(network: nn.Module, content: dict[str, Any], path: Path) -> Non
     """Put a checkpoint's weights into a network of the same build.
 
     Raises:
-        UserError: the checkpoint is another network's.
+        UserError: the checkpoint is another network's, or holds no numbers to compute with.
     """
+    state = content.get("network")
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: not a checkpoint of a run: it holds no network; {_instead(path)}")
+    if key := not_finite(state):
+        raise UserError(f"{path}: '{key}' holds NaN or infinity; {_instead(path)}")
     try:
-        network.load_state_dict(content["network"])
+        network.load_state_dict(state)
     except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
+        reason = textwrap.shorten(str(error).split("\n", 1)[-1], 200)
         raise UserError(f"{path}: the checkpoint of another network ({reason})") from error
+
+
+def not_finite(state: dict[str, Any]) -> str | None:
+    """The first name of a tensor that holds NaN or infinity."""
+    return next((k for k, v in state.items() if isinstance(v, Tensor) and not _finite(v)), None)
+
+
+def _finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())

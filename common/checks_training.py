@@ -78,11 +78,14 @@ def _reference_optimizer(network: StagedNetwork, subject: Subject) -> torch.opti
     """The configured optimiser over what the config says trains, in its plainest form."""
     names = [n for n in [*network.stages, "head"] if n in subject.config.network.trainable]
     starts = ["head." if n == "head" else f"stages.{n}." for n in reversed(names)]  # a group each
-    named = dict(network.named_parameters())
-    groups = [[p for name, p in named.items() if name.startswith(start)] for start in starts]
+    train, named = subject.config.train, dict(network.named_parameters())
+    fixed = _batch_norm_keys(network) if train.freeze_batch_norm else ()
+    groups = [
+        [p for name, p in named.items() if name.startswith(start) and name not in fixed]
+        for start in starts
+    ]
     for name, parameter in named.items():
-        parameter.requires_grad_(name.startswith(tuple(starts)))
-    train = subject.config.train
+        parameter.requires_grad_(name.startswith(tuple(starts)) and name not in fixed)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
     momentum = {"momentum": 0.9, "nesterov": True} if train.optimizer == "sgd" else {}
     parameters = [{"params": group} for group in groups]
@@ -108,6 +111,16 @@ def _furthest(
         if share > worst:
             worst, where = share, name
     return worst, where
+
+
+def _batch_norm_keys(network: nn.Module) -> set[str]:
+    """Names of the parameters and buffers of the stages' batch norms; a head's are new."""
+    return {
+        f"{name}.{key}"
+        for name, module in network.named_modules()
+        if "BatchNorm" in type(module).__name__ and name.startswith("stages.")
+        for key in module.state_dict()
+    }
 
 
 def _steps(trainer: Trainer) -> int:
@@ -143,7 +156,8 @@ def frozen_is_frozen(subject: Subject) -> tuple[bool, str, str]:
     state = trainer.network.state_dict()
     moved = [key for key, value in state.items() if not torch.equal(value, before[key])]
     pulled = [key for key, p in trainer.network.named_parameters() if p.grad is not None]
-    strays = [key for key in moved + pulled if not key.startswith(trains)]
+    fixed = _batch_norm_keys(trainer.network) if subject.config.train.freeze_batch_norm else ()
+    strays = [key for key in moved + pulled if not key.startswith(trains) or key in fixed]
     still = [name for name in trains if not any(key.startswith(name) for key in moved)]
     seen = f"{len(moved)} moved" + (f", frozen, and touched: {strays[0]}" if strays else "")
     seen += f", nothing in {still[0]}" if still else ""

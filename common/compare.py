@@ -21,8 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from common import charts, comparison, levels, plots, pretrained, runtime
 from common.config import LevelConfig, NoNetwork, UserError, named_step
 from common.data import load_splits
-from common.experiment import reports_folder
 from common.options import load_config
+from common.places import reports_folder
+from common.records import check_reports
 from common.report import find_reports, read_predictions
 from common.statistics import compare
 from common.verdicts import comparable
@@ -51,6 +52,7 @@ def main() -> None:
         configs.insert(0, plain)
     data = load_splits(configs[0].data, pretrained.image_size(configs[0].network))
     place = reports_folder(configs[0], data.title)
+    check_reports(place)
     found = [_run(level, config, place) for config in configs]
     place.mkdir(parents=True, exist_ok=True)
     if path.is_file():

@@ -16,9 +16,16 @@ Step = str | dict[str, dict[str, Any] | None]
 
 
 class UserError(Exception):
-    """Something the user can put right: one line that says what, where and what to do."""
+    """Something the user can put right: one line that says what, where and what to do.
+
+    It stays one line, without control characters, whatever files' names and contents bring in.
+    """
 
     status = 2  # the command's exit status
+
+    def __init__(self, text: str):
+        line = " ".join(text.splitlines())
+        super().__init__("".join(c if c.isprintable() or c.isspace() else "?" for c in line))
 
 
 class NoNetwork(UserError):
@@ -94,11 +101,14 @@ class TrainConfig:
         ema: share that a moving average of the weights keeps at a step, e.g. 0.999; val, test and
             the checkpoint are the average's (default: none)
         early_stopping: epochs without a better val accuracy before it stops (default: never)
+        freeze_batch_norm: batch norm in the stages that train stays frozen: its running statistics
+            normalise, its scale and shift do not move
         precision: auto (the fastest that the device does in hardware), float32, bfloat16, float16
         device: auto, cpu, cuda, cuda:1, mps
         threads: CPU threads (default: OMP_NUM_THREADS, else all cores)
         compile: compile the network by torch.compile: a minute or two at the start, for faster
             steps on a GPU; with `fast` only
+        deterministic: on a GPU, too, the same seed gives the same bits; slower there
     """
 
     epochs: int = 5
@@ -111,10 +121,12 @@ class TrainConfig:
     clip_norm: float | None = None
     ema: float | None = None
     early_stopping: int | None = None
+    freeze_batch_norm: bool = False
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
     threads: int | None = None
     compile: bool = False
+    deterministic: bool = False
 
 
 @dataclass
@@ -142,14 +154,8 @@ class Benchmark:
     accuracy: float
 
 
-BESIDE = {
-    "resume",
-    "anew",
-    "reports",
-    "seeds",
-    "audit",
-    "log",
-}  # options that the weights do not hang on
+# options that the weights do not hang on
+BESIDE = {"resume", "anew", "reports", "seeds", "audit", "log"}
 
 
 @dataclass

@@ -3,6 +3,7 @@
     python -m common.course --offline
     python -m common.course --reports reports --seeds 0 1 2
     python -m common.course --reports reports --ablate      # after the levels: each less one thing
+    python -m common.course --verify-resume 3 --offline     # kill a level's run, resume it, compare
 
 Options are those of a level's run.py, and go to every level.
 """
@@ -10,16 +11,18 @@ Options are those of a level's run.py, and go to every level.
 import sys
 from pathlib import Path
 
-from common import levels, running, site
+from common import distributed, levels, resuming, running, site
 from common.config import UserError
-from common.experiment import reports_folder
 from common.ladder import write_ladder
 from common.options import load_config
+from common.places import reports_folder
 
 
 def main() -> None:
     """Run the levels that the project has, or their ablations, each with the given options."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--ablate"]
+    if "--verify-resume" in arguments:
+        return verify_resume(arguments)
     found = levels.find_levels()
     if not found:
         raise UserError("no level<N>_<name> directory with run.py and config.yaml here")
@@ -29,12 +32,30 @@ def main() -> None:
             raise UserError("--ablate: no level<N>_<name>/ablations/*.yaml here")
     else:
         configs = [(level, level / "config.yaml") for level in found]
-    for level, file in configs:
-        config = load_config(file, arguments, prog="python -m common.course [--ablate]")
+    prog = "python -m common.course [--ablate]"
+    loaded = [(level, load_config(file, arguments, prog)) for level, file in configs]
+    for level, config in loaded:  # a mistake in any config is said before the first run
         metrics = running.run_seeds(levels.load_module(level).main, config)
+    if not distributed.place().first:
+        return
     title = metrics[0]["data"]["title"]
     print("\n" + write_ladder(reports_folder(config, title)))
     site.show(running.write_page(config, metrics))
+
+
+def verify_resume(arguments: list[str]) -> None:
+    """`--verify-resume LEVEL` and a run's options: prove that a killed run loses nothing."""
+    place = arguments.index("--verify-resume")
+    name, options = arguments[place + 1 : place + 2], arguments[:place] + arguments[place + 2 :]
+    if not name or name[0].startswith("-"):
+        raise UserError("command line: --verify-resume LEVEL, e.g. --verify-resume 3 --offline")
+    level = levels.find_level(*name)
+    config = load_config(level / "config.yaml", options, prog="python -m common.course")
+    if config.seeds or config.resume or "--ablate" in sys.argv:
+        raise UserError("command line: --verify-resume takes one --seed, no --resume or --ablate")
+    if distributed.launched():
+        raise UserError("--verify-resume: kills runs of one process; start it without torchrun")
+    resuming.verify(level, config, options)
 
 
 def ablations(level: Path) -> list[Path]:
@@ -43,4 +64,4 @@ def ablations(level: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    levels.command(main)
+    levels.command(main, several=True)

@@ -140,7 +140,10 @@ def load_splits(config: DataConfig, image_size: int) -> Splits:
     source = data.source
     if config.stored_size and config.stored_size != source.shape[-1]:
         side = [config.stored_size] * 2
-        source = torch.cat([resize(part, side, antialias=True) for part in source.split(1024)])
+        try:
+            source = torch.cat([resize(part, side, antialias=True) for part in source.split(1024)])
+        except (RuntimeError, MemoryError) as error:  # torch's words for memory that runs out
+            raise UserError(f"data.stored_size: no memory for pictures of {side[0]} px") from error
     train, test = data.train, data.test
     if config.limit is not None:
         if config.limit < len(data.classes):

@@ -87,17 +87,23 @@ def tta_of(config: LevelConfig, data: Splits) -> str:
 
 @torch.inference_mode()
 def predict(network: StagedNetwork, batches: FeatureBatches) -> Predictions:
-    """One pass in eval mode; the network's mode is restored."""
+    """One pass in eval mode; the network's mode is restored.
+
+    Of several processes each takes a part of the pictures, and all have the whole in the end.
+    """
     was_training, runtime = network.training, batches.trunk.runtime
     forward = runtime.compiled(network.forward_suffix)
     network.eval()
-    logits, labels = [], []
+    images, logits, labels = batches.batches.images, [], []
     for features, targets in batches.epoch():
         with runtime.arithmetic():
             logits.append(forward(features).float())
         labels.append(targets)
     network.train(was_training)
-    return Predictions(torch.cat(logits).cpu(), torch.cat(labels).cpu())
+    if not logits:  # more processes than pictures
+        logits, labels = [torch.empty(0, len(images.classes))], [images.labels[:0]]
+    parts = torch.cat(logits).cpu(), torch.cat(labels).cpu()
+    return Predictions(*(runtime.processes.whole(part, len(images)) for part in parts))
 
 
 def evaluate(network: StagedNetwork, data: Splits, config: LevelConfig, trunk: Trunk) -> Results:

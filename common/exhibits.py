@@ -5,7 +5,6 @@ The same pictures for every level, so that levels can be compared on them; at mo
 
 import hashlib
 import logging
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,9 @@ from scipy.special import softmax
 from sklearn.decomposition import PCA
 
 from common import activations, diagnostics, galleries
+from common.arrays import read_npz
 from common.batches import Batches
+from common.config import UserError
 from common.data import ImageSet, in_turn
 from common.network import StagedNetwork
 from common.runtime import Runtime
@@ -163,19 +164,17 @@ def save(gallery: Gallery, file: Path) -> None:
 def load(file: Path, levels: Sequence[Level]) -> Gallery | None:
     """A gallery that was made from these levels' predictions; None where there is none."""
     try:
-        with np.load(file, allow_pickle=False) as saved:
-            if str(saved["source"]) != source(levels):
-                return None
-            kinds: dict[str, dict] = {k: {} for k in ("groups", "answers", "confidence", "maps")}
-            for key in saved.files:
-                kind, _, name = key.partition("/")
-                if kind in kinds and name:
-                    whole = kind in ("confidence", "maps")
-                    kinds[kind][name] = saved[key] / 255 if whole else saved[key].astype(np.int64)
-            return Gallery(
-                saved["positions"], saved["images"], **kinds, source=str(saved["source"])
-            )
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        saved = read_npz(file)
+        if str(saved["source"]) != source(levels):
+            return None
+        kinds: dict[str, dict] = {k: {} for k in ("groups", "answers", "confidence", "maps")}
+        for key, values in saved.items():
+            kind, _, name = key.partition("/")
+            if kind in kinds and name:
+                whole = kind in ("confidence", "maps")
+                kinds[kind][name] = values / 255 if whole else values.astype(np.int64)
+        return Gallery(saved["positions"], saved["images"], **kinds, source=str(saved["source"]))
+    except (KeyError, UserError):
         return None
 
 

@@ -2,20 +2,18 @@
 
 import dataclasses
 import logging
-import re
 import shlex
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
 import common.config
 from common import (
     augment,
     checkpoint,
+    distributed,
     faults,
     ladder,
     pretrained,
@@ -24,15 +22,19 @@ from common import (
     schedules,
     statistics,
     unfinished,
+    yaml_files,
 )
 from common.checks import audit
 from common.config import LevelConfig, UserError, nearest
 from common.data import ImageSet, Splits, in_turn, load_splits
 from common.evaluation import Results
 from common.live import Live
+from common.logbook import Logbook
 from common.network import StagedNetwork
+from common.places import check_writable, reports_folder, run_name, slug
+from common.progress import best_epoch
+from common.records import check_reports
 from common.subject import Subject
-from common.training import best_epoch
 
 log = logging.getLogger("rungs")
 
@@ -54,36 +56,60 @@ class Experiment:
         self.level, self.levels, self.config = folder.name, folder.parent, config
         augment.build(config.augment, mirror=True)  # an unknown name is said before the work
         schedules.build(config.train.schedule, steps=1)
-        self.runtime = runtime.start(config.train, config.fast)
-        self.data: Splits = load_splits(config.data, pretrained.image_size(config.network))
+        self.processes = distributed.join(config.train.device)
+        self.runtime = runtime.start(config.train, config.fast, self.processes)
+        with self.processes.in_turn():
+            self.data: Splits = load_splits(config.data, pretrained.image_size(config.network))
         self.name = run_name(self.level, config.stem, config.seed)
         self.folder = common.config.PROJECT / "runs" / slug(self.data.title) / self.name
         self.reports = reports_folder(config, self.data.title)
-        _check_writable(self.folder, "runs belong in the project's folder: make it writable")
-        _check_writable(self.reports, "make it writable, or choose another with --reports")
+        if self.processes.first:
+            self._take_place()
+        self._agree()
+
+    def _take_place(self) -> None:
+        """Make sure that the run can be written, and nothing else be harmed; begin its log."""
+        config = self.config
+        check_reports(self.reports, replaced=self.name)
+        check_writable(self.folder, "runs belong in the project's folder: make it writable")
+        check_writable(self.reports, "make it writable, or choose another with --reports")
         faults.lock(self.folder)
         unfinished.clear(self.folder)
-        unfinished.check(self.folder, config)
+        unfinished.check(self.folder, config, self.data)
         Live(config.log, self.folder).close()  # what is not installed is said now
-        settings = yaml.safe_dump(config.settings(), sort_keys=False, allow_unicode=True)
-        (self.folder / "config.yaml").write_text(settings, encoding="utf-8")
         self._log_to_file()
         self._say_what_it_uses()
+
+    def _agree(self) -> None:
+        """Raise UserError where another process has other pictures, options or versions."""
+        facts = {"options": self.config.settings(), "version of torch": torch.__version__}
+        facts |= {"pictures": self.data.fingerprint, "split": self.data.split}
+        facts |= {"device": self.runtime.device.type, "precision": self.runtime.precision}
+        self.processes.agree(facts)
 
     def build(self, build_network: Callable[[LevelConfig, int], StagedNetwork]) -> StagedNetwork:
         """The level's network on the device, started from weights or another level's best."""
         torch.manual_seed(runtime.counter_seed(self.config.seed, "start"))
-        network = build_network(self.config, len(self.data.classes))
-        if self.config.network.start_from:
-            self._start_from(network, self.config.network.start_from)
-        if self.config.audit:
-            audit(Subject(self.config, build_network, self.data, self.runtime))
-        faults.check_room(self.folder, network)
+        with self.processes.in_turn():
+            network = build_network(self.config, len(self.data.classes))
+        if self.processes.first:
+            if self.config.network.start_from:
+                self._start_from(network, self.config.network.start_from)
+            if self.config.audit:
+                audit(Subject(self.config, build_network, self.data, self.runtime))
+            faults.check_room(self.folder, network, self.config.train.ema is not None)
+        self.processes.wait()
+        network.to(self.runtime.device, memory_format=torch.channels_last)
+        self.processes.same(network.state_dict().values())
         self.frozen_before = network.frozen_hash()
-        return network.to(self.runtime.device, memory_format=torch.channels_last)
+        if self.processes.first:
+            settings = yaml_files.write(self.config.settings())
+            (self.folder / "config.yaml").write_text(settings, encoding="utf-8")
+            self.logbook.begin()
+        return network
 
     def report(self, network: StagedNetwork, history: list[dict], results: Results) -> dict:
-        """Write the report and the ladder; returns the metrics."""
+        """Write the report and the ladder, on the first process; returns the metrics."""
         frozen = {"before": self.frozen_before, "after": network.frozen_hash()}
         if frozen["before"] != frozen["after"]:
             raise RuntimeError(f"frozen stages changed during training: {frozen}")
@@ -113,6 +139,8 @@ class Experiment:
             **runtime.provenance(self.runtime),
             "settings": self.config.settings(),
         }
+        if not self.processes.first:
+            return metrics
         test = results.test
         labels, predictions = test.labels.numpy(), test.classes.numpy()
         metrics["below"] = report.gain_over_below(
@@ -153,12 +181,11 @@ class Experiment:
         )
 
     def _log_to_file(self) -> None:
-        for handler in [h for h in log.handlers if isinstance(h, logging.FileHandler)]:
+        for handler in [h for h in log.handlers if isinstance(h, Logbook)]:
             log.removeHandler(handler)
             handler.close()
-        file = logging.FileHandler(self.folder / "log.txt", "a" if self.config.resume else "w")
-        file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-        log.addHandler(file)
+        self.logbook = Logbook(self.folder, self.config.resume)
+        log.addHandler(self.logbook)
 
     def _say_what_it_uses(self) -> None:
         data, machine = self.data, self.runtime
@@ -167,34 +194,8 @@ class Experiment:
         log.info("%s: %d train, %d val, %d test pictures, %d classes", data.title, *counts)
         if not data.mirror:
             log.info("a mirrored picture is another one here: flips off, TTA by one-pixel shifts")
-        log.info("%s, %s", machine.device, machine.precision)
-
-
-def run_name(level: str, stem: str, seed: int) -> str:
-    """Folder name of a run: the config and the seed show where they are not the usual ones."""
-    config = "" if stem == "config" else f"-{stem}"
-    return level + config + (f"-seed{seed}" if seed else "")
-
-
-def reports_folder(config: LevelConfig, title: str) -> Path:
-    """Where reports on this data go: `config.reports`, else beside its runs."""
-    if config.reports:
-        return Path(config.reports).expanduser()
-    return common.config.PROJECT / "runs" / slug(title) / "reports"
-
-
-def slug(title: str) -> str:
-    """A title as a folder name: lower case, hyphens for all that is no letter or digit."""
-    return re.sub(r"[^\w]+", "-", title.lower()).strip("-_") or "data"
-
-
-def _check_writable(folder: Path, hint: str) -> None:
-    """Make a folder, and fail before hours of training if nothing can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(f"{folder}: cannot write here ({error.strerror}); {hint}") from error
+        several = f", {self.processes.world} processes" if self.processes.world > 1 else ""
+        log.info("%s, %s%s", machine.device, machine.precision, several)
 
 
 def _detail(results: Results) -> dict:

@@ -20,11 +20,20 @@ SPARE = 2**26  # bytes left free beside what a run writes: logs, reports
 
 
 @contextlib.contextmanager
-def memory(batch_size: int) -> Iterator[None]:
-    """Turn running out of memory into one line that names the batch size to try."""
+def explained(batch_size: int) -> Iterator[None]:
+    """Turn what training may run into into one line: out of memory, with the batch size to try.
+
+    Likewise what this device cannot compute the same way twice, where that is asked for.
+    """
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if "does not have a deterministic implementation" in str(error):
+            operation = str(error).split()[0]
+            raise UserError(
+                f"train.deterministic: {operation} has no deterministic way on this device; "
+                "leave it out, or choose another network.arch"
+            ) from error
         known = isinstance(error, torch.OutOfMemoryError | MemoryError)
         if not known and "allocate memory" not in str(error) and "not enough mem" not in str(error):
             raise
@@ -33,21 +42,29 @@ def memory(batch_size: int) -> Iterator[None]:
         raise UserError(f"out of memory with batches of {batch_size} pictures: {hint}") from error
 
 
-def check_room(folder: Path, network: StagedNetwork) -> None:
+def check_room(folder: Path, network: StagedNetwork, averaged: bool = False) -> None:
     """Raise UserError unless the checkpoints of a run find room on the disk.
 
-    There are three at most at a time: the best, the last and the one before it while the next is
-    written; the last ones hold the optimiser's two numbers a parameter that trains, too.
+    There are four at most at a time: the best, the last and the one before it while the next is
+    written; these three hold the optimiser's two numbers a parameter that trains, too, and where
+    weights are `averaged` a third.
     """
     weights = sum(tensor.nbytes for tensor in network.state_dict().values())
     trained = sum(p.nbytes for p in network.parameters() if p.requires_grad)
-    need = 4 * weights + 3 * 2 * trained + SPARE
+    need = 4 * weights + 3 * (3 if averaged else 2) * trained + SPARE
     free = shutil.disk_usage(folder).free
     if free < need:
         raise UserError(
             f"{folder}: {free / 2**20:,.0f} MiB free, and a run's checkpoints take up to "
             f"{need / 2**20:,.0f} MiB; make room"
         )
+
+
+def check_file(option: str, file: Path) -> None:
+    """Raise UserError where a file that an option names cannot be written, before the work."""
+    if file.is_dir() or not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
+        reason = "it is a folder" if file.is_dir() else f"{file.parent} is no folder to write to"
+        raise UserError(f"{option}: cannot write {file} ({reason})")
 
 
 def lock(folder: Path) -> None:

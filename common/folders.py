@@ -1,4 +1,10 @@
-"""A folder of pictures, train/<class>/* and test/<class>/*, decoded once and kept as one array."""
+"""A folder of pictures, train/<class>/* and test/<class>/*, decoded once and kept as one array.
+
+The cache notices files that were added, removed or replaced, by their sizes and times. The time of
+a file's last change of any kind is among them, which copying with `cp -p` or `touch` cannot put
+back; only bytes that a failing disk changes go unnoticed, and the cache then gives the pictures as
+they were. What is in the cache is believed after a comparison with its checksums alone.
+"""
 
 import contextlib
 import hashlib
@@ -13,16 +19,18 @@ import numpy as np
 from common.config import UserError
 from common.pictures import common_size, decode, workers
 
-FORMAT = 1  # of the cache; a new number leaves older caches unused
+FORMAT = 2  # of the cache; a new number leaves older caches unused
+SEAL = hashlib.sha256().digest_size  # bytes of the checksum at an array file's end
 LAYOUT = "pictures belong in train/<class>/ and test/<class>/"
 
 
 class File(NamedTuple):
-    """A file below a folder: relative posix path, bytes, time of its last change."""
+    """A file below a folder: relative posix path, bytes, times of its content's and last change."""
 
     path: str
     bytes: int
     mtime_ns: int
+    ctime_ns: int
 
 
 class Folder(NamedTuple):
@@ -90,12 +98,21 @@ def read_folder(
             common = common_size(pool, root, paths)
             size = stored_size or common or image_size
             fingerprint, unreadable = decode(pool, root, paths, size, draft, skip_unreadable)
+        with open(draft, "ab") as file:
+            file.write(_digest(draft))
         array = cache / f"{key}-{size}.npy"
         os.replace(draft, array)
         facts = {"fingerprint": fingerprint, "common_size": common, "unreadable": unreadable}
-        draft.write_text(json.dumps(facts), encoding="utf-8")
+        text = json.dumps(facts)
+        draft.write_text(f"{_text_digest(text)}\n{text}", encoding="utf-8")
         os.replace(draft, cache / f"{key}.json")
-        return Folder(files, classes, np.load(array, mmap_mode="r"), fingerprint, unreadable)
+        return Folder(
+            files,
+            classes,
+            np.load(array, mmap_mode="r", allow_pickle=False),
+            fingerprint,
+            unreadable,
+        )
     except OSError as error:
         text = f"{cache}: cannot keep the decoded pictures here ({error.strerror}); make room"
         raise UserError(text) from error
@@ -139,9 +156,9 @@ def _list(root: Path, below: str) -> list[File]:
                 files += _list(root, path)
             elif entry.is_file():
                 status = entry.stat()
-                files.append(File(path, status.st_size, status.st_mtime_ns))
+                files.append(File(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
             elif entry.is_symlink():  # a dead link: listed, and found unreadable
-                files.append(File(path, 0, 0))
+                files.append(File(path, 0, 0, 0))
     return files
 
 
@@ -163,15 +180,28 @@ def check_classes(root: Path, files: list[File], classes: tuple[str, ...]) -> No
 
 def _read_facts(file: Path) -> dict | None:
     try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-        return facts if facts.keys() == {"fingerprint", "common_size", "unreadable"} else None
-    except (OSError, ValueError, AttributeError):  # missing, or damaged
+        digest, _, text = file.read_text(encoding="utf-8").partition("\n")
+        return json.loads(text) if digest == _text_digest(text) else None
+    except (OSError, ValueError):  # missing, or damaged
         return None
+
+
+def _text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def _open_array(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     try:  # read-only: Linux refuses a copy-on-write map larger than the memory
-        array = np.load(file, mmap_mode="r")
+        content = np.memmap(file, np.uint8, "r")
+        if _digest(file, SEAL) != content[-SEAL:].tobytes():
+            return None
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):  # missing, or damaged
         return None
     return array if array.shape == shape and array.dtype == np.uint8 else None
+
+
+def _digest(file: Path, but: int = 0) -> bytes:
+    """SHA-256 of a file less its last bytes; 2 GB/s, so that a cache stays quick to load."""
+    content = np.memmap(file, np.uint8, "r")
+    return hashlib.sha256(content[: len(content) - but]).digest()

@@ -9,6 +9,7 @@ Status 0: every level passes; 1: some fail; 2: bad input.
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import common.config
-from common import levels, pretrained, replay, retraining, runtime
+from common import faults, levels, pretrained, replay, retraining, runtime
 from common.config import Benchmark, UserError, nearest
 from common.data import load_splits
 from common.evaluation import tta_of
@@ -61,6 +62,8 @@ def main() -> None:
         if type(handler) is logging.StreamHandler:
             handler.setStream(sys.stderr)
     options = Options(arguments.data_root, arguments.weights, arguments.timeout, arguments.retrain)
+    if arguments.output:
+        faults.check_file("--output", Path(arguments.output).expanduser())
     place = Path(arguments.dir).expanduser() if arguments.dir else common.config.PROJECT
     if not place.is_dir():  # a level's name, from any folder
         place = common.config.PROJECT / place
@@ -103,10 +106,10 @@ def _parser() -> Parser:
 
 
 def _seconds(value: str) -> float:
-    seconds = float(value)
-    if not 0 < seconds < 1e9:
-        raise argparse.ArgumentTypeError(f"must be above 0, not {value}")
-    return seconds
+    with contextlib.suppress(ValueError):
+        if 0 < (seconds := float(value)) < 1e9:
+            return seconds
+    raise argparse.ArgumentTypeError(f"must be above 0, not {value}")
 
 
 def grade_project(
@@ -181,7 +184,8 @@ def _score_level(level: Path, options: Options, form: str) -> str:
         raise UserError(f"{level}: no saved weights (runs/*/{level.name}/best.pt); run it first")
     path = max(found, key=lambda file: (file.parent.name == level.name, file.stat().st_mtime))
     content = read_checkpoint(path)
-    config = read_settings(content["settings"], level.parent, options.data_root, options.weights)
+    paths = options.data_root, options.weights
+    config = read_settings(content["settings"], level.parent, *paths, place=path)
     data = load_splits(config.data, pretrained.image_size(config.network))
     machine = runtime.start(config.train, config.fast)
     log.warning("%s of %d test pictures on %s", path, len(data.test), machine.device)

@@ -31,7 +31,7 @@ def main() -> None:
     machine = runtime.start(config.train, config.fast)
     weights = pretrained.describe_weights(config.network)  # ours: pixels are no matter of theirs
     content = read_checkpoint(Path(request["checkpoint"]))
-    pictures = torch.from_numpy(np.load(request["pictures"], mmap_mode="c"))
+    pictures = torch.from_numpy(np.load(request["pictures"], mmap_mode="c", allow_pickle=False))
     count, names = len(pictures), tuple(map(str, range(classes)))
     test = ImageSet(pictures, torch.arange(count), torch.zeros(count, dtype=torch.int64), names)
     output = request["output"]

@@ -8,10 +8,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 import common.config
-from common import tables
+from common import tables, yaml_files
 from common.config import named_step
 from common.markdown import percent, probability
 from common.plots import points
@@ -49,7 +47,7 @@ def lesson(run: Run, below: Run | None) -> dict:
         "frozen": _frozen(m),
         "provenance": tables.provenance(m),
         "command": m["command"],
-        "settings": yaml.safe_dump(m["settings"], sort_keys=False, allow_unicode=True),
+        "settings": yaml_files.write(m["settings"]),
     }
 
 

@@ -1,5 +1,6 @@
 """Finds the levels by looking, loads their modules; and how every command ends."""
 
+import errno
 import importlib.util
 import logging
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import common.config
+from common import distributed
 from common.config import UserError, nearest
 
 log = logging.getLogger("rungs")
@@ -55,25 +57,50 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: somebody or a batch system wants the process to end."""
 
 
-def command(action: Callable[[], object]) -> None:
+def command(action: Callable[[], object], several: bool = False) -> None:
     """Run a command: a user's error is one line and status 2.
 
-    Ctrl-C and SIGTERM are one line, and status 130 and 143.
+    Ctrl-C and SIGTERM are one line, and status 130 and 143. Of several processes, where the command
+    allows them, the first one speaks; the others say only what ends them.
     """
+    here = distributed.place()
+    who = "" if here.first else f"process {here.rank}: "
     if not any(type(h) is logging.StreamHandler for h in log.handlers):
         handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    logging.raiseExceptions = False  # a log that cannot be written is no reason to stop
+    log.setLevel(logging.INFO if here.first else logging.ERROR)
     signal.signal(signal.SIGTERM, _terminate)
     try:
+        if here.world > 1 and not several:
+            raise UserError("this command is for one process; torchrun is for a level's run.py")
         action()
+        distributed.leave()
     except UserError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        if distributed.joined() or here.local_rank == 0:  # before that, all see the same
+            print(f"{who}error: " + " ".join(str(error).split()), file=sys.stderr)
         sys.exit(error.status)
     except KeyboardInterrupt as stop:
-        print("\nstopped; the same command with --resume goes on", file=sys.stderr)
+        for again in (signal.SIGINT, signal.SIGTERM):  # torchrun sends what the terminal has sent
+            signal.signal(again, signal.SIG_IGN)
+        print(f"\n{who}stopped; the same command with --resume goes on", file=sys.stderr)
         sys.exit(143 if isinstance(stop, Terminated) else 130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" for {error.filename}" if error.filename else ""
+        line = "make some, and run it again; a level's run goes on with --resume"
+        print(f"{who}error: no room left on the disk{where}; {line}", file=sys.stderr)
+        sys.exit(2)
+    except RuntimeError as error:
+        if not distributed.lost(error):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        line = "error: another process of this run has ended, or cannot be reached; the same "
+        line += f"command with --resume goes on after the last whole epoch ({reason})"
+        print(who + line, file=sys.stderr)
+        sys.exit(1)
 
 
 def _terminate(*_: object) -> None:

@@ -75,6 +75,7 @@ class StagedNetwork(nn.Module):
             if tap not in self.stages:
                 raise UserError(f"network.taps: no stage '{tap}'{nearest(tap, self.stages)}")
         self.weights = backbone.weights
+        self.batch_norm_trains = True
         self.set_trainable(trainable)
 
     def set_trainable(self, trainable: list[str]) -> None:
@@ -91,7 +92,24 @@ class StagedNetwork(nn.Module):
         self.thawed = [name for name in self.trainable if name in names]
         for name, part in self.parts():
             part.requires_grad_(name in self.thawed)
+        if not self.batch_norm_trains:
+            for norm in batch_norms(self.stages):
+                norm.requires_grad_(False)
         self.train(self.training)
+
+    def freeze_batch_norm(self) -> None:
+        """Keep batch norm as it is also in the stages that train: statistics, scale and shift."""
+        self.batch_norm_trains = False
+        self.thaw(self.thawed)
+
+    def synchronise_batch_norm(self) -> None:
+        """Batch norm of what trains by the statistics of all processes' pictures; on CUDA."""
+        convert = nn.SyncBatchNorm.convert_sync_batchnorm
+        for name in self.trainable:
+            if name == "head":
+                self.head = convert(self.head)
+            else:
+                self.stages[name] = convert(self.stages[name])
 
     def parts(self) -> list[tuple[str, nn.Module]]:
         """The stages and the head, by name."""
@@ -103,6 +121,9 @@ class StagedNetwork(nn.Module):
         for name, part in self.parts():
             if name not in self.thawed:
                 part.eval()
+        if not self.batch_norm_trains:
+            for norm in batch_norms(self.stages):
+                norm.eval()
         return self
 
     @property
@@ -148,6 +169,11 @@ class StagedNetwork(nn.Module):
             if name in self.taps:
                 taps[name] = pooled(x)
         return Features(x, taps)
+
+
+def batch_norms(module: nn.Module) -> list[nn.Module]:
+    """A module's batch norms, of maps or of vectors."""
+    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
 def pooled(x: Tensor) -> Tensor:

@@ -6,16 +6,18 @@ a value of the wrong type or out of range.
 
 import argparse
 import dataclasses
+import glob
 import re
 import types
 import typing
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 
+from common import yaml_files
 from common.config import LevelConfig, Step, UserError, nearest
+from common.ranges import broken_rules
 
 OFFLINE = ["--data.name", "digits", "--network.weights", "tiny-imagenet"]
 
@@ -40,7 +42,8 @@ def load_config(file: Path, arguments: list[str] = (), prog: str | None = None) 
         **{f.name: config[f.name] for f in dataclasses.fields(LevelConfig) if f.init}
     )
     config.file = file.resolve()
-    _check_values(config, arguments)
+    for key, (value, rule) in broken_rules(config).items():
+        raise UserError(f"{_where(key, config.file, arguments)}: {key} must be {rule}, not {value}")
     return config
 
 
@@ -49,7 +52,8 @@ def _parser(prog: str | None, default_file: Path | None) -> ArgumentParser:
         prog=prog,
         exit_on_error=False,
         allow_abbrev=False,
-        default_config_files=[str(default_file)] if default_file else [],
+        # escaped: jsonargparse takes names for patterns, and passes over what matches none
+        default_config_files=[glob.escape(str(default_file))] if default_file else [],
     )
     parser.add_argument(
         "--config", action=ActionConfigFile, help="another config than the level's own"
@@ -113,22 +117,15 @@ def _known_keys(cls: type = LevelConfig, prefix: str = "") -> dict[str, type]:
 
 
 def _check_keys(file: Path, arguments: list[str]) -> None:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file}: cannot read this config ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: a config is a mapping of keys to values, not {_shown(content)}")
-    known = _known_keys()
+    content, known = yaml_files.read(file), _known_keys()
     for key, value in _flatten(content, known):
         if key not in known:
             raise UserError(f"{file}: unknown key '{key}'{nearest(key, known)}")
         group = dataclasses.is_dataclass(known[key])
         if (group and not isinstance(value, dict)) or (value is None and not _optional(known[key])):
             kind = "a mapping of keys to values" if group else _type_name(known[key])
-            raise UserError(f"{file}: {key}: expected {kind}, got {_shown(value)}")
+            raise UserError(f"{file}: {key}: expected {kind}, got {yaml_files.shown(value)}")
+        _check_text(str(file), key, value, known[key])
     extra = {"config", "help", "print_config", "offline"}
     for argument in arguments:
         key = argument.removeprefix("--").split("=", 1)[0].removesuffix("+")
@@ -136,6 +133,17 @@ def _check_keys(file: Path, arguments: list[str]) -> None:
         if argument.startswith("--") and not fine:
             hint = nearest(key, [*known, "config", "print_config", "offline"])
             raise UserError(f"command line: unknown option '--{key}'{hint}")
+        value = _option(arguments, argument) if "=" not in argument else argument.split("=", 1)[1]
+        if value not in ("null", "~"):  # which are how one says nothing there
+            _check_text("command line", key, value, known.get(key))
+
+
+def _check_text(where: str, key: str, value: Any, kind: Any) -> None:
+    """A text must not be one that jsonargparse takes for nothing: a comment, or null in quotes."""
+    if kind == str | None and isinstance(value, str) and yaml_files.is_nothing(value):
+        raise UserError(f"{where}: {key}: '{value}' is YAML for nothing; choose another text")
+    if isinstance(value, str) and "\0" in value:
+        raise UserError(f"{where}: {key}: a text without NUL characters, not {value!r}")
 
 
 def _flatten(
@@ -185,61 +193,3 @@ def _type_name(kind: Any) -> str:
 
 def _optional(kind: Any) -> bool:
     return type(None) in typing.get_args(kind)
-
-
-def _shown(value: Any) -> str:
-    return "nothing" if value is None else f"'{value}'"
-
-
-def _at_least(least: int, value: int | None) -> bool:
-    return value is None or value >= least
-
-
-def _check_values(config: LevelConfig, arguments: list[str]) -> None:
-    data, network, train = config.data, config.network, config.train
-    rules = {
-        "data.val_fraction": (data.val_fraction, 0 < data.val_fraction < 1, "between 0 and 1"),
-        "data.stored_size": (data.stored_size, _at_least(1, data.stored_size), "at least 1"),
-        "data.limit": (data.limit, _at_least(1, data.limit), "at least 1"),
-        "network.image_size": (
-            network.image_size,
-            _at_least(32, network.image_size),
-            "at least 32",
-        ),
-        "network.trainable": (network.trainable, bool(network.trainable), "at least one stage"),
-        "train.epochs": (train.epochs, train.epochs >= 1, "at least 1"),
-        "train.batch_size": (train.batch_size, train.batch_size >= 1, "at least 1"),
-        "train.lr": (train.lr, 0 < train.lr < float("inf"), "above 0"),
-        "train.weight_decay": (train.weight_decay, train.weight_decay >= 0, "at least 0"),
-        "train.label_smoothing": (
-            train.label_smoothing,
-            0 <= train.label_smoothing < 1,
-            "in [0, 1)",
-        ),
-        "train.clip_norm": (
-            train.clip_norm,
-            train.clip_norm is None or train.clip_norm > 0,
-            "above 0",
-        ),
-        "train.ema": (
-            train.ema,
-            train.ema is None or 0 < train.ema < 1,
-            "between 0 and 1",
-        ),
-        "train.early_stopping": (
-            train.early_stopping,
-            _at_least(1, train.early_stopping),
-            "at least 1",
-        ),
-        "train.threads": (train.threads, _at_least(1, train.threads), "at least 1"),
-        "seed": (config.seed, 0 <= config.seed < 2**63, "at least 0"),
-        "seeds": (
-            config.seeds,
-            config.seeds is None or min(config.seeds, default=-1) >= 0,
-            "one or more numbers, each at least 0",
-        ),
-    }
-    for key, (value, good, rule) in rules.items():
-        if not good:
-            where = _where(key, config.file, arguments)
-            raise UserError(f"{where}: {key} must be {rule}, not {value}")

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import multiprocessing
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -20,7 +21,14 @@ from tqdm import tqdm
 from common.config import UserError
 
 CHUNK = 256  # pictures a worker decodes at a time
+# Pillow refuses twice as many pixels as it warns of, and that is said as an error.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 MANY = 2000  # from here on, worker processes and a progress bar pay
+
+
+Image.init()
+FORMATS = [name for name in Image.ID if name != "EPS"]  # a program, which Ghostscript would run
 
 
 class UnreadablePicture(Exception):
@@ -28,7 +36,7 @@ class UnreadablePicture(Exception):
 
 
 def read_picture(file: Path, size: int | None = None) -> np.ndarray:
-    """Decode a picture of any mode to upright RGB: uint8 (3, H, W).
+    """Decode a picture of any mode and any format but EPS to upright RGB: uint8 (3, H, W).
 
     EXIF orientation is applied, transparency is laid over white, 16-bit grey is scaled to 8 bits;
     of an animation the first frame counts. With `size`, the picture is resized (shorter side,
@@ -38,7 +46,7 @@ def read_picture(file: Path, size: int | None = None) -> np.ndarray:
         UnreadablePicture: no picture, a truncated one, or one too large to be decoded safely.
     """
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             if size:
                 image.draft(None, (2 * size, 2 * size))  # large JPEGs: decode at 1/2, 1/4, 1/8
             ImageOps.exif_transpose(image, in_place=True)
@@ -98,7 +106,7 @@ def common_size(pool: Executor, root: Path, paths: Sequence[str]) -> int | None:
 def _sizes(root: Path, paths: Sequence[str]) -> set[tuple[int, int]]:
     sizes = set()
     for path in paths:
-        with contextlib.suppress(Exception), Image.open(root / path) as image:
+        with contextlib.suppress(Exception), Image.open(root / path, formats=FORMATS) as image:
             sizes.add(image.size)
     return sizes
 
@@ -163,7 +171,7 @@ def _reserve(file: Path, shape: tuple[int, ...]) -> None:
 
 
 def _decode_chunk(root: Path, paths: Sequence[str], array: Path, first: int) -> dict[int, str]:
-    pixels = np.load(array, mmap_mode="r+")
+    pixels = np.load(array, mmap_mode="r+", allow_pickle=False)
     unreadable = {}
     for row, path in enumerate(paths, first):
         try:

@@ -18,13 +18,13 @@ import torch
 from PIL import Image
 
 import common.config
-from common import galleries, levels, plots
+from common import faults, galleries, levels, plots
 from common.activations import activation_maps
 from common.batches import Batches
 from common.config import UserError
 from common.data import ImageSet
 from common.evaluation import views
-from common.pictures import UnreadablePicture, read_picture
+from common.pictures import FORMATS, UnreadablePicture, read_picture
 from common.runtime import Runtime
 from common.trained import load_trained
 
@@ -110,7 +110,7 @@ def _answer(name: str, network: torch.nn.Module, content: dict, pixels: np.ndarr
 def check_size(picture: Path) -> None:
     """Raise UnreadablePicture for a picture that is too large, before it is decoded."""
     try:
-        with Image.open(picture) as image:
+        with Image.open(picture, formats=FORMATS) as image:
             width, height = image.size
     except Exception:  # not a picture: read_picture says how
         return
@@ -157,8 +157,11 @@ def main() -> None:
 
         serve(Answers(runs), arguments.port)
         return
-    files = list_pictures(arguments.pictures)
-    _predict(files, Answers(runs), Path(arguments.output or runs / "predictions.png").expanduser())
+    files, sheet = list_pictures(arguments.pictures), runs / "predictions.png"
+    if arguments.output:
+        sheet = Path(arguments.output).expanduser()
+        faults.check_file("--output", sheet)
+    _predict(files, Answers(runs), sheet)
 
 
 def list_pictures(named: list[str]) -> list[Path]:

@@ -2,7 +2,6 @@
 
 import json
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,11 @@ import numpy as np
 import yaml
 from torch import Tensor
 
-from common import checkpoint
+from common import checkpoint, yaml_files
+from common.arrays import read_npz
 from common.config import LevelConfig, UserError
 from common.options import load_config
 from common.pretrained import NAMED
-
-LARGEST = 2**33  # bytes of a predictions.npz, unpacked: more is no report of ours
 
 # what a metrics.json must hold for the grader to compare it with anything
 NEEDED = {
@@ -43,10 +41,17 @@ ARRAYS = {"labels": "i", "predictions": "i", "logits": "f", "classes": "U"}  # N
 FACTS = {"network": dict, "fingerprint": str, "split": str, "settings": dict, "epoch": int}
 
 
-def read_settings(content: Any, project: Path, data_root: str | None, weights: str | None):
+def read_settings(
+    content: Any,
+    project: Path,
+    data_root: str | None,
+    weights: str | None,
+    place: Path | None = None,
+) -> LevelConfig:
     """Settings as a report or a checkpoint tells them -> `LevelConfig` for this machine.
 
-    Paths are the submitter's: `data_root` and `weights` replace them.
+    Paths are the submitter's: `data_root` and `weights` replace them. `place`, where the settings
+    stand, is named in errors.
 
     Raises:
         UserError: settings that this checkout does not know.
@@ -54,12 +59,14 @@ def read_settings(content: Any, project: Path, data_root: str | None, weights: s
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.yaml"
         try:
-            file.write_text(yaml.safe_dump(content), encoding="utf-8")
+            file.write_text(yaml_files.write(content), encoding="utf-8")
             config: LevelConfig = load_config(file)
         except UserError as error:
-            raise UserError(str(error).replace(f"{file}: ", "")) from error
+            where = f"{place}: settings: " if place else ""
+            raise UserError(where + str(error).replace(f"{file}: ", "")) from error
         except (yaml.YAMLError, RecursionError, OSError, ValueError) as error:
-            raise UserError(f"settings that are none ({_line(error)})") from error
+            where = f"{place}: " if place else ""
+            raise UserError(f"{where}settings that are none ({line(error)})") from error
     config.seeds = config.reports = None
     config.resume = False
     data, network = config.data, config.network
@@ -97,16 +104,16 @@ def read_checkpoint(place: Path) -> dict[str, Any]:
     return content
 
 
-def read_metrics(report: Path) -> dict:
-    """A report's metrics.json with all that the grader compares.
+def read_metrics(report: Path, needed: dict[str, type] = NEEDED) -> dict:
+    """A report's metrics.json with all that is needed of it: what the grader compares.
 
     Raises:
         UserError: there is none, or it lacks something.
     """
-    metrics = _read_json(report / "metrics.json")
+    metrics = read_json(report / "metrics.json")
     if not isinstance(metrics, dict) or metrics.get("schema") != 1:
         raise UserError(f"{report.name}/metrics.json: not a report of schema 1")
-    for key, kind in NEEDED.items():
+    for key, kind in needed.items():
         value: Any = metrics
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
@@ -117,7 +124,7 @@ def read_metrics(report: Path) -> dict:
 
 
 def read_history(report: Path) -> list[dict]:
-    history = _read_json(report / "history.json")
+    history = read_json(report / "history.json")
     fine = isinstance(history, list) and all(
         isinstance(e, dict) and isinstance(e.get("val_accuracy"), int | float) for e in history
     )
@@ -126,27 +133,26 @@ def read_history(report: Path) -> list[dict]:
     return history
 
 
-def _read_json(file: Path) -> Any:
+def read_json(file: Path) -> Any:
+    """A report's JSON file.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
     name = f"{file.parent.name}/{file.name}"
     try:
         return json.loads(file.read_text(encoding="utf-8"), parse_int=_integer)
     except OSError as error:
         raise UserError(f"{name}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{name}: not JSON ({_line(error)})") from error
+        raise UserError(f"{name}: not JSON ({line(error)})") from error
 
 
 def read_arrays(report: Path) -> dict[str, np.ndarray]:
-    file = report / "predictions.npz"
-    try:
-        with zipfile.ZipFile(file) as archive:
-            if sum(member.file_size for member in archive.infolist()) > LARGEST:
-                raise ValueError("it unpacks to more than a report holds")
-        with np.load(file, allow_pickle=False) as saved:
-            arrays = {name: saved[name] for name in ARRAYS}
-            arrays |= {name: saved[name] for name in ("single",) if name in saved}
-    except Exception as error:  # a damaged file fails in a dozen ways
-        raise UserError(f"{report.name}/predictions.npz: unreadable ({_line(error)})") from error
+    saved = read_npz(report / "predictions.npz")
+    if missing := [name for name in ARRAYS if name not in saved]:
+        raise UserError(f"{report.name}/predictions.npz: unreadable (no '{missing[0]}')")
+    arrays = {name: saved[name] for name in (*ARRAYS, "single") if name in saved}
     count = len(arrays["labels"]) if arrays["labels"].ndim == 1 else -1
     shapes = {"labels": (count,), "predictions": (count,)}
     shapes["logits"] = (count, arrays["classes"].size)
@@ -163,5 +169,6 @@ def _integer(text: str) -> int | float:
     return int(text) if len(text) < 19 else float(text)
 
 
-def _line(error: Exception) -> str:
+def line(error: Exception) -> str:
+    """An error's text in one line."""
     return " ".join(str(error).split())[:200] or type(error).__name__

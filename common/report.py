@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from scipy.special import softmax
 
 from common import diagnostics, galleries, plots, schedules
 from common.album import ALBUM
+from common.arrays import read_npz
+from common.config import UserError
 from common.pages import report_page
 from common.statistics import compare
 from common.tables import Run
@@ -121,19 +122,18 @@ def read_run(folder: Path) -> Run | None:
     """A report, read again; None where a file is missing or broken."""
     try:
         texts = [(folder / f"{name}.json").read_text("utf-8") for name in ("metrics", "history")]
-        with np.load(folder / "predictions.npz", allow_pickle=False) as saved:
-            arrays = [saved["labels"], saved["predictions"], saved["classes"].tolist()]
+        saved = read_npz(folder / "predictions.npz")
+        arrays = [saved["labels"], saved["predictions"], saved["classes"].tolist()]
         return Run(*map(json.loads, texts), *arrays)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, UserError):
         return None
 
 
 def read_logits(folder: Path) -> np.ndarray | None:
     """The test pictures' logits of a report, float (N, C); None where there are none."""
     try:
-        with np.load(folder / "predictions.npz", allow_pickle=False) as saved:
-            return saved["logits"].astype(np.float32)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return read_npz(folder / "predictions.npz")["logits"].astype(np.float32)
+    except (KeyError, UserError):
         return None
 
 
@@ -201,9 +201,9 @@ def below_folder(reports: Path, level: str, config: str, seed: int) -> tuple[Pat
 def read_predictions(folder: Path) -> dict[str, np.ndarray] | None:
     """`labels`, `predictions` and `single` of a report, int64 (N,); None where there are none."""
     try:
-        with np.load(folder / "predictions.npz", allow_pickle=False) as saved:
-            return {name: saved[name] for name in ("labels", "predictions", "single")}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        saved = read_npz(folder / "predictions.npz")
+        return {name: saved[name] for name in ("labels", "predictions", "single")}
+    except (KeyError, UserError):
         return None
 
 
@@ -219,11 +219,11 @@ def find_reports(reports: Path) -> list[tuple[Path, dict]]:
     for file in reports.glob("*/metrics.json"):
         try:
             metrics = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         ours = isinstance(metrics, dict) and metrics.get("schema") == 1
         ours = ours and "detail" in metrics  # it is missing before gains had intervals
-        if ours and level_number(metrics["level"]) >= 0:
+        if ours and level_number(str(metrics.get("level"))) >= 0:
             found.append((file.parent, metrics))
     return sorted(found, key=lambda run: (level_number(run[1]["level"]), identity(run[1])))
 

@@ -4,10 +4,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import yaml
-
 import common.config
-from common import replay, statistics
+from common import replay, statistics, yaml_files
 from common.config import LevelConfig, UserError
 from common.evaluation import tta_of
 from common.examination import Grade, Options
@@ -61,7 +59,7 @@ def run_again(project: Path, place: Path, level: str, config: LevelConfig, timeo
         _copy_project(project, place)
     file = place / ".settings" / level / "config.yaml"
     file.parent.mkdir(parents=True)
-    file.write_text(yaml.safe_dump(config.settings()), encoding="utf-8")
+    file.write_text(yaml_files.write(config.settings()), encoding="utf-8")
     reports = place / "reports"
     line = [str(place / level / "run.py"), "--config", str(file), "--reports", str(reports)]
     replay.run(line, place, timeout)

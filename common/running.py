@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from common import data, levels, pretrained, site
+from common import data, distributed, levels, pretrained, site
 from common.config import LevelConfig, NoNetwork, UserError
-from common.experiment import reports_folder
 from common.options import load_config
+from common.places import reports_folder
 
 log = logging.getLogger("rungs")
 
@@ -44,9 +44,10 @@ def run_level(main: Callable[[LevelConfig], dict], script: str) -> None:
         arguments = sys.argv[1:]
         config = load_config(level / "config.yaml", arguments, prog=f"python {level.name}/run.py")
         metrics = run_seeds(main, config)
-        write_page(config, metrics)
+        if distributed.place().first:
+            write_page(config, metrics)
 
-    levels.command(run)
+    levels.command(run, several=True)
 
 
 def write_page(config: LevelConfig, metrics: list[dict]) -> Path:

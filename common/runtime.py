@@ -21,6 +21,7 @@ from torch import nn
 import common.config
 from common.config import TrainConfig, UserError
 from common.convolutions import SmallMaps
+from common.distributed import ALONE, Processes, launched
 
 log = logging.getLogger("rungs")
 
@@ -39,6 +40,7 @@ class Runtime:
     dtype: torch.dtype
     fast: bool = True
     compile: bool = False
+    processes: Processes = ALONE
 
     @contextlib.contextmanager
     def arithmetic(self) -> Iterator[None]:
@@ -62,7 +64,7 @@ class Runtime:
         return str(self.dtype).removeprefix("torch.")
 
 
-def start(config: TrainConfig, fast: bool = True) -> Runtime:
+def start(config: TrainConfig, fast: bool = True, processes: Processes = ALONE) -> Runtime:
     """Choose the device and the precision, and set the number of CPU threads.
 
     Raises:
@@ -73,10 +75,14 @@ def start(config: TrainConfig, fast: bool = True) -> Runtime:
         torch.set_num_threads(config.threads)
     if fast:
         _keep_freed_memory()
-    device = _device(config.device)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA's first use
+    torch.use_deterministic_algorithms(config.deterministic)
+    device = _device(config.device, several=processes.world > 1)
     if config.compile and device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
         raise UserError("train.compile: no C++ compiler here; install g++, or leave it out")
-    return Runtime(device, _dtype(config.precision, device), fast, config.compile and fast)
+    dtype, compiled = _dtype(config.precision, device), config.compile and fast
+    return Runtime(device, dtype, fast, compiled, processes)
 
 
 def _keep_freed_memory() -> None:
@@ -92,11 +98,11 @@ def _keep_freed_memory() -> None:
         mallopt(trim_threshold, 2**30)
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str, several: bool) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
             name = "cuda"
-        elif torch.backends.mps.is_available():
+        elif torch.backends.mps.is_available() and not several:
             name = "mps"
         else:
             name = "cpu"
@@ -167,6 +173,7 @@ def provenance(runtime: Runtime) -> dict:
             "device": str(runtime.device),
             "precision": runtime.precision,
             "threads": torch.get_num_threads(),
+            "processes": runtime.processes.world,
         },
         "versions": {"python": platform.python_version()}
         | {
@@ -183,10 +190,18 @@ def command() -> str:
     if script.is_relative_to(common.config.PROJECT):
         script = script.relative_to(common.config.PROJECT)
     module = str(script.with_suffix("")).replace(os.sep, ".")
-    start = f"python -m {module}" if script.parts[0] == "common" else f"python {script}"
+    start = f"-m {module}" if script.parts[0] == "common" else str(script)
     home = str(Path.home())
     arguments = (shlex.quote(a).replace(home, "~") if home != "/" else a for a in sys.argv[1:])
-    return " ".join([start, *arguments])
+    return " ".join([_launcher(), start, *arguments])
+
+
+def _launcher() -> str:
+    if not launched():
+        return "python"
+    line = f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']}"
+    machines = int(os.environ["GROUP_WORLD_SIZE"])
+    return line + (f" --nnodes {machines}" if machines > 1 else "")
 
 
 def _commit() -> str | None:

@@ -26,6 +26,7 @@ from common.exhibits import Gallery, Level
 from common.lesson import lesson
 from common.markdown import percent
 from common.pages import report_page
+from common.records import check_reports
 from common.statistics import SIGNIFICANCE
 from common.table_of_runs import table_of_runs
 from common.templates import HERE, html
@@ -54,8 +55,9 @@ def build(reports: Path, redraw: bool = False) -> Path:
     Returns:
         The page's path.
     Raises:
-        UserError: no reports there.
+        UserError: no reports there, or a damaged one.
     """
+    check_reports(reports)
     ladder.write_ladder(reports)
     found = read_levels(reports)
     shown, gallery, why = [level for _, level in found], None, "no level has a report here."

@@ -6,7 +6,7 @@ from torch import Tensor
 from common import backbones, pretrained
 from common.config import LevelConfig, NetworkConfig
 from common.evidence import Evidence
-from common.experiment import run_name
+from common.places import run_name
 from common.readers import read_checkpoint
 from common.verdicts import Finding
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 from torchvision.transforms import functional as tv
 
+from common import faults
 from common.config import LevelConfig, UserError
 from common.data import ImageSet, Splits, in_turn
 from common.network import StagedNetwork
@@ -56,7 +57,8 @@ def check(name: str, cause: str) -> Callable[[Callable], Check]:
         @wraps(function)
         def run(subject: "Subject") -> Finding:
             try:
-                passed, expected, seen = function(subject)
+                with faults.explained(BATCH):
+                    passed, expected, seen = function(subject)
             except UserError:
                 raise
             except Exception as error:  # a bug may raise anything; that is a finding too

@@ -8,8 +8,8 @@ from common import checkpoint, levels, pretrained
 from common.archives import KINDS
 from common.config import UserError
 from common.data import ImageSet, archive_place, load_splits
-from common.experiment import run_name, slug
 from common.network import StagedNetwork
+from common.places import run_name, slug
 from common.readers import read_checkpoint, read_settings
 from common.verdicts import comparable
 
@@ -27,11 +27,12 @@ def load_trained(
     """
     content = read_checkpoint(place)
     if classes is None:
-        missing = {"classes", "stored_size", "tta"} - content.keys()
+        facts = {"classes": list, "stored_size": int, "tta": str}
+        missing = [key for key, kind in facts.items() if not isinstance(content.get(key), kind)]
         if missing:
-            raise UserError(f"{place}: of an older version (no {missing.pop()}); train it again")
+            raise UserError(f"{place}: of an older version (no {missing[0]}); train it again")
         classes = len(content["classes"])
-    config = read_settings(content["settings"], common.config.PROJECT, None, None)
+    config = read_settings(content["settings"], common.config.PROJECT, None, None, place)
     config.network.image_size = pretrained.image_size(config.network)
     config.network.weights = "none"
     network = levels.load_module(level).build_network(config, classes)

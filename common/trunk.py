@@ -124,7 +124,8 @@ class FeatureBatches:
 
     def _kept(self) -> tuple[Features, Tensor] | None:
         trunk, images = self.trunk, self.batches.images
-        if self.batches.transform or not trunk.runtime.fast or not trunk.network.prefix:
+        several = trunk.runtime.processes.world > 1  # each would have to keep all pictures'
+        if self.batches.transform or not trunk.runtime.fast or not trunk.network.prefix or several:
             return None
         kept = trunk.recall(images)
         if kept is None and self.repeats:

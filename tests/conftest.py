@@ -4,7 +4,18 @@ And what all test files share: a fixture, and pytest's words for the helpers' as
 """
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+# the same examples each time, however slow the machine
+settings.register_profile(
+    "steady",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=80,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("steady")
 pytest.register_assert_rewrite("projects", "refusals", "reports")
 
 

@@ -52,6 +52,16 @@ def same(backbone, state, dtype=torch.float32):
         assert torch.equal(found[key], expected), key
 
 
+def test_a_file_under_a_published_name_that_is_another_is_said(state, torch_home, caplog):
+    place = torch_home / "hub/checkpoints" / IMAGENET
+    place.parent.mkdir(parents=True)
+    torch.save(state, place)
+    build("imagenet")
+    assert (
+        f"{IMAGENET} is not the file that was published: SHA-256 {file_hash(place)}" in caplog.text
+    )
+
+
 def refused(weights, *words, **options):
     with pytest.raises(UserError) as caught:
         build(weights, **options)

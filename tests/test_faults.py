@@ -1,42 +1,29 @@
 """Nothing is lost: killed runs go on to the same bits; what stops a run is one line."""
 
-import json
+import errno
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
-import numpy as np
 import pytest
 import torch
 
-from common import checkpoint, faults
+from common import checkpoint, faults, levels, resuming, runtime
 from common.config import LevelConfig, UserError
+from common.resuming import outcome
 from networks import built, fitted, quick, small_network, small_splits
 from projects import NAMES, PROJECT, copy_project, python
 
 TINY = ["--offline", "--data.limit=200", "--train.epochs=3", "--train.batch_size=32"]
-TINY += ["--network.image_size=32", "--train.threads=1", "--audit=false"]
+TINY += ["--network.image_size=32", "--train.threads=1", "--audit=false", "--reports=reports"]
 
 
 # ---- killed, and resumed ----
-
-
-def outcome(project):
-    """What a run leaves, less its times: weights, history, figures and predictions."""
-    folder = project / "runs/digits" / NAMES[1]
-    report = project / "runs/digits/reports" / NAMES[1]
-    metrics = json.loads((report / "metrics.json").read_text(encoding="utf-8"))
-    history = json.loads((report / "history.json").read_text(encoding="utf-8"))
-    for entry in history:
-        entry.pop("seconds"), entry.pop("pictures_per_second")
-    with np.load(report / "predictions.npz", allow_pickle=False) as saved:
-        arrays = {name: saved[name].tobytes() for name in saved.files}
-    weights = checkpoint.digest(checkpoint.load(folder / "best.pt")["network"])
-    figures = {k: metrics[k] for k in ("train", "val", "test", "test_single", "best_epoch")}
-    return weights, history, figures, metrics["detail"]["ece"], arrays
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +47,7 @@ def kill_and_resume(whole, place, seed):
         run.send_signal(signal.SIGKILL)
     run.communicate()
     python(f"{NAMES[1]}/run.py", *TINY, "--resume", cwd=project)
-    assert outcome(project) == outcome(whole)
+    assert outcome(project, NAMES[1]) == outcome(whole, NAMES[1])
     assert not list(project.glob("runs/digits/*/*.part"))
 
 
@@ -75,12 +62,36 @@ def test_twenty_killed_runs_go_on_to_the_same_bits(whole, tmp_path, seed):
     kill_and_resume(whole, tmp_path, seed)
 
 
+@pytest.mark.parametrize("level", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_a_user_can_have_it_proved(tmp_path, level):
+    project = copy_project(tmp_path / "project")
+    if level == 4:  # which starts from level 3's
+        python(f"{NAMES[2]}/run.py", *TINY, "--train.epochs=1", "--seed=1", cwd=project)
+    text = python("-m", "common.course", "--verify-resume", level, *TINY, "--seed=1", cwd=project)
+    assert text.count(": equal (") == 4 and "the same to the bit" in text, text
+    assert not list(project.glob(f"runs/digits/level{level}*")), "nothing in the project's own"
+
+
+def test_a_resumed_run_that_came_out_otherwise_is_named(monkeypatch, tmp_path):
+    digests = iter([{"weights": "a", "figures": "c"}, {"weights": "b", "figures": "c"}])
+    monkeypatch.setattr(resuming, "copied", lambda *_: tmp_path)
+    for name in ("_run", "_kill"):
+        monkeypatch.setattr(resuming, name, lambda *_: None)
+    (tmp_path / "reports/level3_fusion").mkdir(parents=True)
+    (tmp_path / "reports/level3_fusion/history.json").write_text("[]")
+    monkeypatch.setattr(resuming, "outcome", lambda *_: next(digests))
+    with pytest.raises(resuming.NotTheSame, match="level3_fusion: resumed after a kill"):
+        resuming.verify(PROJECT / NAMES[2], LevelConfig(), [])
+
+
 @pytest.mark.parametrize(("how", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_says_how_to_go_on(tmp_path, how, status):
     project = copy_project(tmp_path / "project")
     command = [sys.executable, "-u", f"{NAMES[1]}/run.py", *TINY, "--train.epochs=500"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    run = subprocess.Popen(command, cwd=project, **pipes)
+    # a shell that runs these tests in the background has Ctrl-C ignored by all that it starts
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    run = subprocess.Popen(command, cwd=project, preexec_fn=heard, **pipes)
     while "epoch 1/500" not in run.stdout.readline():
         assert run.poll() is None
     run.send_signal(how)
@@ -103,56 +114,6 @@ def test_an_unfinished_run_is_not_written_over_unasked(tmp_path):
     assert f"python {NAMES[0]}/run.py" in done.stderr and "--resume), --anew" in done.stderr
     assert checkpoint.digest(checkpoint.load(folder / "last.pt")) == before
     python(*script[1:], "--anew", cwd=project)
-    python(*script[1:], cwd=project)
-
-
-# ---- checkpoints ----
-
-
-def test_a_changed_byte_is_refused_or_changes_nothing(tmp_path):
-    file, content = tmp_path / "last.pt", {"network": {"w": torch.randn(50)}, "epoch": 3}
-    content["history"] = [{"epoch": 1, "val_loss": 0.25, "names": ("a", None, True)}]
-    checkpoint.save(file, content)
-    expected, original = checkpoint.digest(content), file.read_bytes()
-    assert checkpoint.digest(checkpoint.load(file)) == expected
-    draw, refused = random.Random(0), 0
-    for _ in range(200):
-        changed = bytearray(original)
-        changed[draw.randrange(len(changed))] ^= draw.randrange(1, 256)
-        file.write_bytes(changed)
-        try:
-            assert checkpoint.digest(checkpoint.load(file)) == expected
-        except UserError as error:
-            refused += 1
-            assert "\n" not in str(error) and str(file) in str(error)
-    assert refused > 50
-
-
-@pytest.mark.parametrize("cut", [0, 1, 200, -1])
-def test_a_cut_checkpoint_is_refused_and_the_one_before_it_offered(tmp_path, cut):
-    file = tmp_path / "last.pt"
-    for epoch in (1, 2):
-        checkpoint.save(file, {"network": {}, "epoch": epoch}, keep=True)
-    assert checkpoint.load(checkpoint.previous(file))["epoch"] == 1
-    file.write_bytes(file.read_bytes()[:cut])
-    with pytest.raises(UserError, match="not a readable checkpoint; the one before it is .*last.p"):
-        checkpoint.load(file)
-    checkpoint.previous(file).replace(file)
-    assert checkpoint.load(file)["epoch"] == 1
-    file.write_bytes(b"x")
-    with pytest.raises(UserError, match="train again to replace it"):
-        checkpoint.load(file)
-
-
-def test_values_types_and_shapes_are_in_the_checksum():
-    digests = {
-        checkpoint.digest(content)
-        for content in (
-            *(1, 1.0, True, "1", [1], {"1": 1}, {1: 1}, None, [[1], []], [[], [1]]),
-            *(torch.ones(2), torch.ones(2, 1), torch.ones(2).double(), torch.ones(2).bfloat16()),
-        )
-    }
-    assert len(digests) == 14
 
 
 # ---- what stops a run ----
@@ -191,8 +152,32 @@ def test_out_of_memory_names_the_batch_size_to_try(error, size, says, tmp_path, 
         fitted(network, small_splits(), config, tmp_path)
 
 
+def test_what_is_not_deterministic_is_named():
+    text = "some_backward_cuda does not have a deterministic implementation, but"
+    match = "train.deterministic: some_backward_cuda"
+    with pytest.raises(UserError, match=match), faults.explained(8):
+        raise RuntimeError(text)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_deterministic_runs_have_the_same_bits(device, tmp_path):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    states = []
+    for name in ("a", "b"):
+        config = LevelConfig(train=quick(device=device, deterministic=True), augment=["crop"])
+        machine = runtime.start(config.train)
+        assert torch.are_deterministic_algorithms_enabled()
+        network = small_network(["b", "c", "head"]).to(device)
+        fitted(network, small_splits(), config, tmp_path / name, machine)
+        states.append(checkpoint.digest(network.state_dict()))
+    assert states[0] == states[1]
+    runtime.start(quick(device=device))
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 def test_other_errors_stay_what_they_are():
-    with pytest.raises(RuntimeError, match="a bug"), faults.memory(8):
+    with pytest.raises(RuntimeError, match="a bug"), faults.explained(8):
         raise RuntimeError("a bug")
 
 
@@ -203,6 +188,30 @@ def test_a_disk_too_full_is_found_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr(faults.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(UserError, match="10 MiB free, and a run's checkpoints take up to 64 MiB"):
         faults.check_room(tmp_path, network)
+
+
+def test_a_disk_that_fills_up_loses_nothing(tmp_path):
+    project = copy_project(tmp_path / "project")
+    python(f"{NAMES[0]}/run.py", *TINY, cwd=project)
+    folder = project / "runs/digits" / NAMES[0]
+    before = {path.name: path.read_bytes() for path in folder.glob("*.pt")}
+    script = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2**24,) * 2)"
+    script += "; sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-c", script, f"{NAMES[0]}/run.py", *TINY, "--train.lr=0.1"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert re.search(r"best.pt: cannot be written \(.*\); what was there is whole", done.stderr)
+    assert {path.name: path.read_bytes() for path in folder.glob("*.pt*")} == before
+
+
+def test_no_room_for_a_report_is_one_line(capsys):
+    def action():
+        raise OSError(errno.ENOSPC, "No space left on device", "reports/report.md")
+
+    with pytest.raises(SystemExit) as stopped:
+        levels.command(action)
+    line = "error: no room left on the disk for reports/report.md; make some, and run it again"
+    assert stopped.value.code == 2 and capsys.readouterr().err.startswith(line)
 
 
 def test_two_runs_of_one_level_do_not_meet(tmp_path):

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import time
 from unittest import mock
 
 import numpy as np
@@ -195,11 +194,9 @@ def test_folder_errors(tmp_path, pictures):
 
 
 @pytest.mark.skipif(not REAL, reason="RUNGS_PICTURES names no folder with train/ and test/")
-def test_real_pictures_load_again_in_two_seconds(monkeypatch):
+def test_real_pictures_load_again_without_decoding(monkeypatch):
     first = folder(REAL)
     assert len(first.train) + len(first.val) == 50_000 and len(first.test) == 10_000
     no_decoding(monkeypatch)
-    start = time.perf_counter()
     again = folder(REAL)
-    assert time.perf_counter() - start < 2
     assert (again.fingerprint, again.split) == (first.fingerprint, first.split)

@@ -55,6 +55,17 @@ def test_train_mode_is_for_what_trains():
     assert not any(part.training for _, part in network.parts())
 
 
+def test_frozen_batch_norm_stays_in_a_stage_that_trains(tmp_path):
+    network = small_network(["c", "head"])
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    train = quick(lr=0.1, freeze_batch_norm=True, batch_size=1)  # one picture is enough, then
+    fitted(network, small_splits(), LevelConfig(train=train), tmp_path)
+    moved = {n for n, value in network.state_dict().items() if not torch.equal(value, before[n])}
+    assert moved == {"stages.c.0.weight", "head.classify.weight", "head.classify.bias"}
+    network.train()
+    assert network.stages["c"].training and not network.stages["c"][1].training
+
+
 def test_gradients_reach_a_trainable_stage_through_a_frozen_one():
     network = small_network(["b", "head"])
     network(torch.randn(4, 3, 8, 8)).sum().backward()

@@ -1,5 +1,7 @@
 """One picture file of every kind becomes upright RGB."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -79,6 +81,18 @@ def test_centre_crop_then_antialiased_resize(tmp_path):
     grey = read_picture(tmp_path / "board.png", 8)
     assert np.abs(grey - 127.5).max() < 16, "aliasing would give black or white"
     assert (read_picture(tmp_path / "board.png", 64)[0] == board).all()
+
+
+def test_a_picture_that_is_a_program_is_not_run(tmp_path, monkeypatch):
+    """Pillow would give EPS, whatever the file's name, to Ghostscript."""
+    Image.new("RGB", (4, 4), RED).save(tmp_path / "red.eps")
+    (tmp_path / "red.eps").rename(tmp_path / "red.png")
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", mock.Mock(side_effect=AssertionError))
+    for size in (None, 2):
+        with pytest.raises(UnreadablePicture, match="no known picture format"):
+            read_picture(tmp_path / "red.png", size)
+    with Image.open(tmp_path / "red.png") as image, pytest.raises(AssertionError):
+        image.load()
 
 
 def test_unreadable_files(tmp_path, monkeypatch):

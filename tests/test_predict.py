@@ -134,6 +134,18 @@ def test_nothing_else_is_served(server):
     assert all(name in text for name in NAMES)
 
 
+@pytest.mark.parametrize("length", ["-1", "+5", "5, 5", "0x5", "\xb2", "5" * 5000, "", "1e9"])
+def test_a_length_that_is_none_is_answered(server, length):
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    connection.putrequest("POST", "/answers")
+    connection.putheader("Content-Length", length.encode("latin-1"))
+    connection.endheaders()
+    response = connection.getresponse()
+    assert response.status == (413 if len(length) > 9 else 411)
+    assert json.loads(response.read())["error"]
+    connection.close()
+
+
 def test_a_taken_port_is_one_line(server):
     with pytest.raises(UserError, match=f"cannot use {server.server_port} .*choose another"):
         make_server(server.RequestHandlerClass.answers, server.server_port)

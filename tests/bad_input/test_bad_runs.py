@@ -16,11 +16,6 @@ def suggested(text):
     return load_config(LEVELS[3] / "config.yaml", shlex.split(command[1]))
 
 
-def test_start_from_a_level_that_is_none(refused):
-    arguments = [*TINY, "--network.start_from=level3_fuson"]
-    refused(4, arguments, "no level 'level3_fuson'", "did you mean 'level3_fusion'")
-
-
 def test_level_4_without_level_3(refused, tmp_path):
     title = 'Digits (mine), "small"'
     arguments = [*TINY, f"--data.title={title}", "--data.mirror=true", "--seed=3"]
@@ -48,28 +43,37 @@ def test_level_4_on_another_level_3(run, refused, tmp_path):
     assert run(4, *TINY)[0] == 0, "the same data, split, weights and seed: it runs"
 
 
-# ---- resuming, and where reports go ----
+# ---- resuming ----
 
 
 def test_resuming_with_another_config(run, refused, project):
+    """What differs is named, and the run as it was goes on."""
     assert run(1, *TINY)[0] == 0
-    log_file = project / "runs/digits/level1_baseline/last.pt"
+    last = project / "runs/digits/level1_baseline/last.pt"
     resume = [*TINY, "--resume=true"]
-    changed = [*resume, "--train.lr=0.5", "--augment", "flip"]
-    refused(1, changed, log_file, "train.lr", "augment", "without --resume")
-    refused(1, [*resume, "--data.limit=70"], log_file, "data.limit", "change back")
+    refused(1, [*resume, "--train.lr=0.5", "--augment", "flip"], last, "train.lr", "augment")
+    refused(1, [*resume, "--data.limit=70"], last, "data.limit", "change back")
     code, out, text = run(1, *resume)
     assert (code, text) == (0, "") and "resumed after epoch 1" in out
 
 
-def test_reports_folder_that_cannot_be_written(refused, project, tmp_path):
-    (tmp_path / "file").write_text("x")
-    folder = tmp_path / "file" / "reports"
-    refused(1, [*TINY, f"--reports={folder}"], folder, "cannot write", "--reports")
-    assert not list(project.rglob("*.pt")), "said before any training"
+def test_a_log_is_begun_by_a_run_that_begins(run, refused, project):
+    """It holds what was said before that, too; a run that is refused leaves the one there."""
+    assert run(1, *TINY)[0] == 0
+    log = project / "runs/digits/level1_baseline/log.txt"
+    first = log.read_text(encoding="utf-8")
+    assert "seed 0: " in first and "left out" in first and "test accuracy" in first
+    refused(1, [*TINY, "--network.weights=none.pth"], "no file none.pth")
+    assert log.read_text(encoding="utf-8") == first
+    assert run(1, *TINY, "--resume")[0] == 0
+    assert log.read_text(encoding="utf-8").startswith(first)
+    assert run(1, *TINY)[0] == 0
+    assert log.read_text(encoding="utf-8").count("seed 0: ") == 1
 
 
-def test_project_folder_that_cannot_be_written(refused, project):
-    project.mkdir()
-    (project / "runs").write_text("a file where a folder should be")
-    refused(1, TINY, project / "runs", "cannot write")
+def test_a_damaged_report_is_replaced_by_its_own_run_alone(run, refused, project):
+    assert run(1, *TINY)[0] == 0
+    metrics = project / "runs/digits/reports/level1_baseline/metrics.json"
+    metrics.write_text("{", encoding="utf-8")
+    refused(3, TINY, "level1_baseline/metrics.json", "not JSON", "run its level again")
+    assert run(1, *TINY)[0] == 0 and len(metrics.read_text(encoding="utf-8")) > 1000

@@ -1,0 +1,35 @@
+"""Where a run and its reports stand."""
+
+import re
+import tempfile
+from pathlib import Path
+
+import common.config
+from common.config import LevelConfig, UserError
+
+
+def run_name(level: str, stem: str, seed: int) -> str:
+    """Folder name of a run: the config and the seed show where they are not the usual ones."""
+    config = "" if stem == "config" else f"-{stem}"
+    return level + config + (f"-seed{seed}" if seed else "")
+
+
+def reports_folder(config: LevelConfig, title: str) -> Path:
+    """Where reports on this data go: `config.reports`, else beside its runs."""
+    if config.reports:
+        return Path(config.reports).expanduser()
+    return common.config.PROJECT / "runs" / slug(title) / "reports"
+
+
+def slug(title: str) -> str:
+    """A title as a folder name: lower case, hyphens for all that is no letter or digit."""
+    return re.sub(r"[^\w]+", "-", title.lower()).strip("-_") or "data"
+
+
+def check_writable(folder: Path, hint: str) -> None:
+    """Make a folder, and fail before hours of training if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write here ({error.strerror}); {hint}") from error

@@ -1,0 +1,121 @@
+"""How far a run has come: its history, and the checkpoints that it goes on from."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common import checkpoint
+from common.averaging import Average
+from common.config import LevelConfig, TrainConfig, UserError, differences
+from common.data import Splits
+from common.distributed import Processes
+from common.evaluation import tta_of
+from common.network import StagedNetwork
+
+log = logging.getLogger("rungs")
+
+
+def best_epoch(history: list[dict]) -> dict | None:
+    """The epoch with the highest val accuracy, the earliest of several; None of none."""
+    return max(history, key=lambda entry: (entry["val_accuracy"], -entry["epoch"]), default=None)
+
+
+def finished(history: list[dict], config: TrainConfig) -> bool:
+    """Whether a run has all its epochs, or stopped early after these."""
+    best, patience = best_epoch(history), config.early_stopping
+    waited = best and patience and len(history) - best["epoch"] >= patience
+    return len(history) >= config.epochs or bool(waited)
+
+
+def log_epoch(entry: dict, epochs: int) -> None:
+    """Say how an epoch went."""
+    line = "epoch {epoch}/{epochs}: train loss {train_loss:.3f}, accuracy {train_accuracy:.1%};"
+    line += " val loss {val_loss:.3f}, accuracy {val_accuracy:.1%}; {seconds:.0f} s"
+    log.info(line.format(epochs=epochs, **entry))
+
+
+def check_same(path: Path, content: dict[str, Any], own: dict[str, Any]) -> None:
+    """Raise UserError where a run's facts are not those that a checkpoint was made with."""
+    differing = differences(content["settings"], own["settings"])
+    for fact, what in (("fingerprint", "pictures"), ("split", "split"), ("weights", "weights")):
+        other = fact in own and content.get(fact) != own[fact]
+        differing += [what] if other and not differing else []
+    if differing:
+        raise UserError(
+            f"{path}: made with other {', '.join(differing)}; change back what differs, "
+            "or run without --resume to start anew"
+        )
+
+
+@dataclass
+class Progress:
+    """What a checkpoint holds of a run. The first of several processes writes it, and reads it."""
+
+    network: StagedNetwork
+    data: Splits
+    config: LevelConfig
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    average: Average
+    processes: Processes
+
+    def save(self, history: list[dict], better: bool, folder: Path) -> None:
+        """Keep an epoch, the last of the history: `last.pt`, and `best.pt` where it is better."""
+        if not self.processes.first:
+            return
+        if better:
+            with self.average.in_place():
+                checkpoint.save(folder / "best.pt", self._state(epoch=len(history)))
+        more = {
+            "history": history,
+            # what else the next epoch needs: the randomness comes from counters
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.state(),
+        }
+        draft = folder / "history.json.part"
+        draft.write_text(json.dumps(history, indent=2), encoding="utf-8")
+        draft.replace(folder / "history.json")
+        checkpoint.save(folder / "last.pt", self._state(**more), keep=True)
+
+    def resume(self, path: Path) -> list[dict]:
+        """Go on from a checkpoint of the same settings; its history, empty where there is none.
+
+        Raises:
+            UserError: a checkpoint that is damaged, or another config's.
+        """
+        there = self.processes.first and path.exists()
+        content = self.processes.given(checkpoint.load(path) if there else None)
+        if content is None:
+            log.info("nothing to resume at %s: starting anew", path)
+            return []
+        check_same(path, content, self._state())
+        checkpoint.load_network(self.network, content, path)
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.scaler.load_state_dict(content["scaler"])
+        self.average.load(content["average"])
+        log.info("resumed after epoch %d", len(content["history"]))
+        return content["history"]
+
+    def load_best(self, path: Path) -> None:
+        """Put the weights of the best epoch into the network."""
+        content = checkpoint.load(path) if self.processes.first else None
+        checkpoint.load_network(self.network, self.processes.given(content), path)
+
+    def _state(self, **more: Any) -> dict[str, Any]:
+        """A checkpoint: the network, and the facts that a later user of it must check."""
+        facts = {
+            "fingerprint": self.data.fingerprint,
+            "split": self.data.split,
+            "weights": self.network.weights.sha256,
+            "seed": self.config.seed,
+            "settings": self.config.settings(),
+            "classes": list(self.data.classes),
+            "stored_size": self.data.train.source.shape[-1],
+            "tta": tta_of(self.config, self.data),
+        }
+        return {"network": self.network.state_dict(), **facts, **more}

@@ -1,0 +1,144 @@
+"""Proof that a killed run loses nothing: one run left alone, and the same one killed and resumed.
+
+Both run in copies of the project, in a temporary folder, with the project's data and caches.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import common.config
+from common import checkpoint, levels
+from common.arrays import read_npz
+from common.config import LevelConfig, UserError
+from common.places import run_name
+
+log = logging.getLogger("rungs")
+
+CLOCK = {"seconds", "pictures_per_second"}  # what no two runs share
+
+
+class NotTheSame(UserError):
+    """A resumed run that came out otherwise."""
+
+    status = 1
+
+
+def verify(level: Path, config: LevelConfig, arguments: list[str]) -> None:
+    """Run a level whole, then killed between two epochs and resumed; log what is equal.
+
+    Args:
+        level: its directory.
+        config: its configuration, as read from the arguments.
+        arguments: options of its run.py.
+    Raises:
+        UserError: a run that cannot be.
+        NotTheSame: weights, history, figures or predictions differ.
+    """
+    if config.train.epochs < 2:
+        raise UserError("--verify-resume: a run is killed between two epochs; --train.epochs 2")
+    name = run_name(level.name, config.stem, config.seed)
+    with tempfile.TemporaryDirectory(prefix="rungs-") as place:
+        whole, killed = (copied(Path(place) / kind, name) for kind in ("whole", "killed"))
+        _run(whole, level.name, arguments)
+        history = json.loads((whole / "reports" / name / "history.json").read_text("utf-8"))
+        log.info("%s, whole: %d epochs", name, len(history))
+        _kill(killed, level.name, name, arguments, history)
+        _run(killed, level.name, [*arguments, "--resume"])
+        first, second = outcome(whole, name), outcome(killed, name)
+    for what, digest in first.items():
+        same = "equal" if second[what] == digest else "NOT EQUAL"
+        log.info("%s: %s (%s, %s)", what, same, digest[:12], second[what][:12])
+    if first != second:
+        raise NotTheSame(f"{name}: resumed after a kill it came out otherwise")
+    log.info("%s: killed and resumed, it is the same to the bit", name)
+
+
+def copied(place: Path, name: str) -> Path:
+    """A copy of the project's code; data, weights and other runs than `name` are linked."""
+    project = common.config.PROJECT
+    for folder in (*levels.find_levels(), project / "common"):
+        left_out = shutil.ignore_patterns("__pycache__", "weights")
+        shutil.copytree(folder, place / folder.name, ignore=left_out)
+    (project / "data").mkdir(exist_ok=True)
+    for linked in ("data", "common/weights"):
+        (place / linked).symlink_to(project / linked)
+    for other in project.glob("runs/*/*/best.pt"):
+        link = place / other.parent.relative_to(project)
+        if other.parent.name != name:
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(other.parent)
+    return place
+
+
+def outcome(project: Path, name: str) -> dict[str, str]:
+    """What a run has left, less its times: a SHA-256 each of weights and reported figures."""
+    (best,) = project.glob(f"runs/*/{name}/best.pt")
+    report = project / "reports" / name
+    metrics, history = (
+        json.loads((report / f"{kind}.json").read_text("utf-8")) for kind in ("metrics", "history")
+    )
+    figures = {key: metrics[key] for key in ("train", "val", "test", "test_single", "best_epoch")}
+    figures["detail"] = {k: v for k, v in metrics["detail"].items() if k not in CLOCK}
+    arrays = read_npz(report / "predictions.npz")
+    found = {
+        "weights": checkpoint.load(best)["network"],
+        "history": [{k: v for k, v in epoch.items() if k not in CLOCK} for epoch in history],
+        "figures": figures,
+        "predictions": {name: values.tobytes() for name, values in arrays.items()},
+    }
+    return {what: checkpoint.digest(values) for what, values in found.items()}
+
+
+@contextlib.contextmanager
+def _started(project: Path, level: str, arguments: list[str]) -> Iterator[subprocess.Popen]:
+    """A run in a copy of the project, which does not outlive the block."""
+    options = [*arguments, "--reports", str(project / "reports")]
+    command = [sys.executable, str(project / level / "run.py"), *options]
+    kept = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    # the copy's own modules, whatever the environment says
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    run = subprocess.Popen(command, env=environment, **kept)
+    try:
+        yield run
+    finally:
+        run.kill()
+        run.wait()
+
+
+def _run(project: Path, level: str, arguments: list[str]) -> None:
+    with _started(project, level, arguments) as run:
+        _, complaints = run.communicate()
+    if run.returncode:
+        last = (complaints.strip().splitlines() or [f"exit status {run.returncode}"])[-1]
+        last = last.removeprefix("error: ").replace(f" --reports {project}/reports", "")
+        raise UserError(f"{level}: {last}")
+
+
+def _kill(project: Path, level: str, name: str, arguments: list[str], history: list[dict]) -> None:
+    """Start a run with this history, and kill it between its first epoch and its last's end."""
+    rest = sum(epoch["seconds"] for epoch in history[1:])
+    for _ in range(5):
+        for left in project.glob(f"runs/*/{name}/last*.pt"):
+            left.unlink()
+        moment = random.uniform(0, rest)
+        with _started(project, level, [*arguments, "--anew"]) as run:
+            while run.poll() is None and not list(project.glob(f"runs/*/{name}/last.pt")):
+                time.sleep(0.01)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                run.wait(moment)
+        (last,) = project.glob(f"runs/*/{name}/last.pt")
+        done = len(checkpoint.load(last)["history"])
+        if done < len(history):
+            log.info("killed %.1f s after its first epoch, %d whole epochs done", moment, done)
+            return
+    raise UserError(f"{level}: too quick to be killed on its way; give it more --train.epochs")
