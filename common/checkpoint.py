@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import io
 import os
-import tempfile
 import textwrap
 import warnings
 from pathlib import Path
@@ -14,6 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from common.config import UserError
+
+
+class Damaged(UserError):
+    """A checkpoint that is not as it was written."""
 
 
 def save(path: Path, content: dict[str, Any], keep: bool = False) -> None:
@@ -28,9 +31,9 @@ def save(path: Path, content: dict[str, Any], keep: bool = False) -> None:
     # in memory first: torch's writer loses a signal, or the reason, where a file's write fails
     whole = io.BytesIO()
     torch.save(content | {"sha256": digest(content)}, whole)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(draft, "wb") as file:
             file.write(whole.getbuffer())
             file.flush()
             os.fsync(file.fileno())
@@ -38,14 +41,14 @@ def save(path: Path, content: dict[str, Any], keep: bool = False) -> None:
             previous(path).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # a file system without links keeps one alone
                 os.link(path, previous(path))
-        os.replace(name, path)
+        os.replace(draft, path)
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); what was there is whole: make room, "
             "and the same command with --resume goes on"
         ) from error
     finally:
-        Path(name).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
 
 
 def previous(path: Path) -> Path:
@@ -81,18 +84,23 @@ def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
 
     Raises:
-        UserError: no such file, not a checkpoint, or one that is not as it was written.
+        Damaged: not a checkpoint, or one that is not as it was written.
+        UserError: no such file, or a disk that does not give it.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # of a damaged file, which is refused
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        whole = isinstance(content, dict) and content.pop("sha256", None) == digest(content)
+        written = io.BytesIO(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of a damaged file, which is refused
+            content = torch.load(written, map_location="cpu", weights_only=True)
+        whole = isinstance(content, dict) and content.pop("sha256", None) == digest(content)
     except Exception as error:  # a damaged file fails in a dozen ways
-        raise UserError(f"{path}: not a readable checkpoint; {_instead(path)}") from error
+        raise Damaged(f"{path}: not a readable checkpoint; {_instead(path)}") from error
     if not whole:
-        raise UserError(f"{path}: not as this project wrote it, by its checksum; {_instead(path)}")
+        raise Damaged(f"{path}: not as this project wrote it, by its checksum; {_instead(path)}")
     return content
 
 

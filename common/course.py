@@ -34,7 +34,8 @@ def main() -> None:
         configs = [(level, level / "config.yaml") for level in found]
     prog = "python -m common.course [--ablate]"
     loaded = [(level, load_config(file, arguments, prog)) for level, file in configs]
-    for level, config in loaded:  # a mistake in any config is said before the first run
+    running.check_unfinished(loaded)  # as is a mistake in any config, before the first run
+    for level, config in loaded:
         metrics = running.run_seeds(levels.load_module(level).main, config)
     if not distributed.place().first:
         return
@@ -53,8 +54,6 @@ def verify_resume(arguments: list[str]) -> None:
     config = load_config(level / "config.yaml", options, prog="python -m common.course")
     if config.seeds or config.resume or "--ablate" in sys.argv:
         raise UserError("command line: --verify-resume takes one --seed, no --resume or --ablate")
-    if distributed.launched():
-        raise UserError("--verify-resume: kills runs of one process; start it without torchrun")
     resuming.verify(level, config, options)
 
 
@@ -64,4 +63,4 @@ def ablations(level: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    levels.command(main, several=True)
+    levels.command(main, trains="--verify-resume" not in sys.argv)

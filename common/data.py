@@ -6,6 +6,7 @@ Each reader below turns one kind of data set into one array of pictures with lab
 
 import hashlib
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,7 +102,6 @@ class _Pictures:
     classes: tuple[str, ...]
     train: np.ndarray
     test: np.ndarray
-    title: str
     fingerprint: str
     names: Sequence[str] | None = None
     skipped: int = 0
@@ -133,6 +133,7 @@ def load_splits(config: DataConfig, image_size: int) -> Splits:
         NoNetwork: a data set that is not here and cannot be downloaded.
         UserError: a folder that is no data set, an unreadable picture, too few pictures.
     """
+    title = title_of(config)
     if config.name == "folder":
         data = _read_folder(config, image_size)
     else:
@@ -149,11 +150,11 @@ def load_splits(config: DataConfig, image_size: int) -> Splits:
         if config.limit < len(data.classes):
             raise UserError(
                 f"data.limit {config.limit} is less than a picture for each of the "
-                f"{len(data.classes)} classes of {data.title}; raise it"
+                f"{len(data.classes)} classes of {title}; raise it"
             )
         train = _choose(train, data.labels, config.limit, config.split_seed)
         test = _choose(test, data.labels, config.limit, seed=0)
-    train, val = _split(train, data, config)
+    train, val = _split(train, data, config, title)
 
     def part(rows: np.ndarray) -> ImageSet:
         names = data.names and [data.names[row] for row in rows]
@@ -165,7 +166,7 @@ def load_splits(config: DataConfig, image_size: int) -> Splits:
         val=part(val),
         test=part(test),
         name=config.name,
-        title=config.title or data.title,
+        title=title,
         fingerprint=data.fingerprint,
         split=hashlib.sha256(np.concatenate([val, train]).astype("<i8")).hexdigest(),
         mirror=config.name != "digits" if config.mirror is None else config.mirror,
@@ -183,7 +184,9 @@ def _choose(rows: np.ndarray, labels: np.ndarray, limit: int, seed: int) -> np.n
     return np.sort(rows[np.argsort(place, kind="stable")[:limit]])
 
 
-def _split(rows: np.ndarray, data: _Pictures, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+def _split(
+    rows: np.ndarray, data: _Pictures, config: DataConfig, title: str
+) -> tuple[np.ndarray, np.ndarray]:
     labels = data.labels[rows]
     try:
         train, val = train_test_split(
@@ -192,11 +195,26 @@ def _split(rows: np.ndarray, data: _Pictures, config: DataConfig) -> tuple[np.nd
     except ValueError as error:
         counts = np.bincount(labels, minlength=len(data.classes))
         raise UserError(
-            f"{data.title}: {len(rows)} training pictures ({counts.min()} of class "
+            f"{title}: {len(rows)} training pictures ({counts.min()} of class "
             f"'{data.classes[counts.argmin()]}') are too few to set aside data.val_fraction "
             f"{config.val_fraction} of them in each class; add pictures or raise data.limit"
         ) from error
     return np.sort(train), np.sort(val)
+
+
+def title_of(config: DataConfig) -> str:
+    """What reports call the data, after which the folder of its runs is named.
+
+    Raises:
+        UserError: a folder of pictures that is not named.
+    """
+    if config.name == "folder" and config.root is None:
+        raise UserError("data.root is missing: name the folder of pictures with --data.root")
+    if config.title:
+        return config.title
+    if config.name == "folder":
+        return Path(os.path.realpath(Path(config.root).expanduser())).name
+    return TITLES.get(config.name, config.name)
 
 
 def archive_place(config: DataConfig) -> Path | None:
@@ -212,13 +230,10 @@ def _archive_root(config: DataConfig) -> Path:
 def _read_cifar(config: DataConfig) -> _Pictures:
     pixels, labels, trained, classes = read_archive(config.name, _archive_root(config))
     train, test = np.split(np.arange(len(labels)), [trained])
-    title = TITLES[config.name]
-    return _Pictures(pixels, labels, classes, train, test, title, pixel_hash(pixels))
+    return _Pictures(pixels, labels, classes, train, test, pixel_hash(pixels))
 
 
 def _read_folder(config: DataConfig, image_size: int) -> _Pictures:
-    if config.root is None:
-        raise UserError("data.root is missing: name the folder of pictures with --data.root")
     root = Path(config.root).expanduser()
     cache = common.config.PROJECT / "data" / "cache"
     folder = read_folder(root, cache, image_size, config.stored_size, config.skip_unreadable)
@@ -241,7 +256,6 @@ def _read_folder(config: DataConfig, image_size: int) -> _Pictures:
         pixels = torch.from_numpy(folder.pixels)
     return _Pictures(
         *(pixels, labels, folder.classes, rows[~tested], rows[tested]),
-        title=root.resolve().name,
         fingerprint=folder.fingerprint,
         names=names,
         skipped=len(unreadable),

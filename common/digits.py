@@ -16,7 +16,7 @@ def read_digits() -> tuple:
 
     Returns:
         pixels uint8 (1797, 3, 8, 8), labels int64 (1797,), class names, the rows of train and of
-        the fixed stratified test set, int64, ascending; title; SHA-256 of the pixels.
+        the fixed stratified test set, int64, ascending; SHA-256 of the pixels.
     """
     digits = load_digits()
     grey = (digits.images * (255 / 16)).round().astype(np.uint8)
@@ -25,7 +25,7 @@ def read_digits() -> tuple:
     rows = np.arange(len(labels))
     train, test = train_test_split(rows, test_size=TEST, stratify=labels, random_state=0)
     classes = tuple(str(name) for name in digits.target_names)
-    return pixels, labels, classes, np.sort(train), np.sort(test), "digits", pixel_hash(pixels)
+    return pixels, labels, classes, np.sort(train), np.sort(test), pixel_hash(pixels)
 
 
 def pixel_hash(pixels: Tensor) -> str:

@@ -25,6 +25,10 @@ PATIENCE = timedelta(hours=2)  # for the first process: to decode pictures, to a
 _patient: list[dist.ProcessGroup] = []  # the same processes, by gloo, with that patience
 
 
+class SharedError(UserError):
+    """A user's error that every process of a run meets by itself: the first one says it."""
+
+
 @dataclass(frozen=True)
 class Processes:
     """The processes of a run, seen from one of them.
@@ -45,14 +49,18 @@ class Processes:
         return self.rank == 0
 
     def part(self, count: int) -> range:
-        """Of `count` pictures in order this process's, about count / world side by side."""
-        return range(count * self.rank // self.world, count * (self.rank + 1) // self.world)
+        """Of `count` pictures in order this process's, side by side: no one's are more than the
+        first one's, or less by two.
+        """
+        start, stop = (-(-count * rank // self.world) for rank in (self.rank, self.rank + 1))
+        return range(start, stop)
 
     def rows(self, count: int, least: int) -> list[int] | slice:
         """The rows of a training batch of `count` that this process computes: its part.
 
         Of a last batch that is too small for all, the part may have less than `least` pictures.
-        Then they are repeated, or the batch's first is, and must not be counted.
+        Then one of them is repeated, or the batch's first is: to be computed with the others, and
+        not counted in loss or accuracy. Batch norm that trains does see them.
         """
         part = self.part(count)
         if len(part) < least and self.world > 1:
@@ -90,7 +98,7 @@ class Processes:
             tensor.detach().copy_(packed)
 
     def agree(self, facts: dict[str, Any]) -> None:
-        """Raise UserError where another process has other facts: the name is what differs."""
+        """Raise SharedError where another process has other facts: the name is what differs."""
         if self.world == 1:
             return
         others: list[dict] = [{} for _ in range(self.world)]
@@ -98,7 +106,7 @@ class Processes:
         for rank, other in enumerate(others):
             for name, value in others[0].items():
                 if other.get(name) != value:
-                    raise UserError(
+                    raise SharedError(
                         f"processes 0 and {rank} differ in their {name}; give every machine the "
                         "same code, options, pictures and kind of device"
                     )

@@ -31,7 +31,7 @@ from common.evaluation import Results
 from common.live import Live
 from common.logbook import Logbook
 from common.network import StagedNetwork
-from common.places import check_writable, reports_folder, run_name, slug
+from common.places import check_writable, reports_folder, run_name, runs_folder
 from common.progress import best_epoch
 from common.records import check_reports
 from common.subject import Subject
@@ -61,7 +61,7 @@ class Experiment:
         with self.processes.in_turn():
             self.data: Splits = load_splits(config.data, pretrained.image_size(config.network))
         self.name = run_name(self.level, config.stem, config.seed)
-        self.folder = common.config.PROJECT / "runs" / slug(self.data.title) / self.name
+        self.folder = runs_folder(self.data.title) / self.name
         self.reports = reports_folder(config, self.data.title)
         if self.processes.first:
             self._take_place()
@@ -75,7 +75,10 @@ class Experiment:
         check_writable(self.reports, "make it writable, or choose another with --reports")
         faults.lock(self.folder)
         unfinished.clear(self.folder)
-        unfinished.check(self.folder, config, self.data)
+        if config.resume:
+            unfinished.check_resumable(self.folder, config, self.data)
+        else:
+            unfinished.check(self.folder, config)
         Live(config.log, self.folder).close()  # what is not installed is said now
         self._log_to_file()
         self._say_what_it_uses()
@@ -98,7 +101,7 @@ class Experiment:
             if self.config.audit:
                 audit(Subject(self.config, build_network, self.data, self.runtime))
             faults.check_room(self.folder, network, self.config.train.ema is not None)
-        self.processes.wait()
+        network.start = self.processes.given(network.start)
         network.to(self.runtime.device, memory_format=torch.channels_last)
         self.processes.same(network.state_dict().values())
         self.frozen_before = network.frozen_hash()
@@ -176,6 +179,7 @@ class Experiment:
             if content.get(fact) != own:
                 raise UserError(f"{path}: made with other {what} than this run's; {how}")
         checkpoint.load_network(network, content, path)
+        network.start = checkpoint.digest(content["network"])
         log.info(
             "starts from %s, epoch %d", path.relative_to(common.config.PROJECT), content["epoch"]
         )

@@ -1,6 +1,8 @@
 """What stops a run, found early and said in one line: memory, disk, another run at work."""
 
 import contextlib
+import errno
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,6 +17,8 @@ try:
     import fcntl
 except ImportError:  # Windows has no such locks: runs are not kept apart there
     fcntl = None
+
+log = logging.getLogger("rungs")
 
 SPARE = 2**26  # bytes left free beside what a run writes: logs, reports
 
@@ -47,11 +51,13 @@ def check_room(folder: Path, network: StagedNetwork, averaged: bool = False) -> 
 
     There are four at most at a time: the best, the last and the one before it while the next is
     written; these three hold the optimiser's two numbers a parameter that trains, too, and where
-    weights are `averaged` a third.
+    weights are `averaged` a third. What an earlier run has left there is written over.
     """
     weights = sum(tensor.nbytes for tensor in network.state_dict().values())
     trained = sum(p.nbytes for p in network.parameters() if p.requires_grad)
-    need = 4 * weights + 3 * (3 if averaged else 2) * trained + SPARE
+    last = weights + (3 if averaged else 2) * trained
+    there = sum(file.stat().st_size for file in folder.glob("*.pt"))
+    need = max(weights + 3 * last - there, last) + SPARE
     free = shutil.disk_usage(folder).free
     if free < need:
         raise UserError(
@@ -79,6 +85,10 @@ def lock(folder: Path) -> None:
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):  # a file system without locks
+            log.warning("%s: runs cannot be kept apart here (%s)", folder, error.strerror)
+            os.close(file)
+            return
         other = os.read(file, 20).decode().strip() or "unknown"
         os.close(file)
         raise UserError(

@@ -13,6 +13,7 @@ from types import ModuleType
 import common.config
 from common import distributed
 from common.config import UserError, nearest
+from common.distributed import SharedError
 
 log = logging.getLogger("rungs")
 
@@ -57,11 +58,12 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: somebody or a batch system wants the process to end."""
 
 
-def command(action: Callable[[], object], several: bool = False) -> None:
+def command(action: Callable[[], object], trains: bool = False) -> None:
     """Run a command: a user's error is one line and status 2.
 
-    Ctrl-C and SIGTERM are one line, and status 130 and 143. Of several processes, where the command
-    allows them, the first one speaks; the others say only what ends them.
+    Ctrl-C and SIGTERM are one line, and status 130 and 143. A command that `trains` levels goes on
+    with --resume, and may run in several processes, of which the first one speaks; the others say
+    only what ends them.
     """
     here = distributed.place()
     who = "" if here.first else f"process {here.rank}: "
@@ -73,18 +75,20 @@ def command(action: Callable[[], object], several: bool = False) -> None:
     log.setLevel(logging.INFO if here.first else logging.ERROR)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        if here.world > 1 and not several:
-            raise UserError("this command is for one process; torchrun is for a level's run.py")
+        if here.world > 1 and not trains:
+            raise SharedError("this command is for one process; torchrun is for a level's run.py")
         action()
         distributed.leave()
     except UserError as error:
-        if distributed.joined() or here.local_rank == 0:  # before that, all see the same
+        met = distributed.joined() and not isinstance(error, SharedError)
+        if met or here.local_rank == 0:  # before they have met, all of a machine see the same
             print(f"{who}error: " + " ".join(str(error).split()), file=sys.stderr)
         sys.exit(error.status)
     except KeyboardInterrupt as stop:
         for again in (signal.SIGINT, signal.SIGTERM):  # torchrun sends what the terminal has sent
             signal.signal(again, signal.SIG_IGN)
-        print(f"\n{who}stopped; the same command with --resume goes on", file=sys.stderr)
+        hint = "; the same command with --resume goes on" if trains else ""
+        print(f"\n{who}stopped{hint}", file=sys.stderr)
         sys.exit(143 if isinstance(stop, Terminated) else 130)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

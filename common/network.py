@@ -55,7 +55,9 @@ class StagedNetwork(nn.Module):
         head: takes one (B, C) tensor a tap, in the order of `taps`; gives logits (B, classes).
         trainable: the names that train; "head" is the head's.
         taps: the stages the head reads.
-
+    Attributes:
+        weights: what the stages started from.
+        start: digest of another level's network, where its best checkpoint was put in; else None.
     Raises:
         UserError: a name in `trainable` or `taps` that is no stage.
     """
@@ -75,6 +77,7 @@ class StagedNetwork(nn.Module):
             if tap not in self.stages:
                 raise UserError(f"network.taps: no stage '{tap}'{nearest(tap, self.stages)}")
         self.weights = backbone.weights
+        self.start: str | None = None
         self.batch_norm_trains = True
         self.set_trainable(trainable)
 

@@ -14,11 +14,16 @@ def run_name(level: str, stem: str, seed: int) -> str:
     return level + config + (f"-seed{seed}" if seed else "")
 
 
+def runs_folder(title: str) -> Path:
+    """Where runs on this data stand, a folder each."""
+    return common.config.PROJECT / "runs" / slug(title)
+
+
 def reports_folder(config: LevelConfig, title: str) -> Path:
     """Where reports on this data go: `config.reports`, else beside its runs."""
     if config.reports:
         return Path(config.reports).expanduser()
-    return common.config.PROJECT / "runs" / slug(title) / "reports"
+    return runs_folder(title) / "reports"
 
 
 def slug(title: str) -> str:

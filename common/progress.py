@@ -38,10 +38,18 @@ def log_epoch(entry: dict, epochs: int) -> None:
     log.info(line.format(epochs=epochs, **entry))
 
 
+FACTS = {  # of a checkpoint, that a run must share to go on from it; what reports call them
+    "fingerprint": "pictures",
+    "split": "split",
+    "weights": "weights",
+    "start": "checkpoint to start from",
+}
+
+
 def check_same(path: Path, content: dict[str, Any], own: dict[str, Any]) -> None:
     """Raise UserError where a run's facts are not those that a checkpoint was made with."""
-    differing = differences(content["settings"], own["settings"])
-    for fact, what in (("fingerprint", "pictures"), ("split", "split"), ("weights", "weights")):
+    differing = differences(content.get("settings", {}), own["settings"])
+    for fact, what in FACTS.items():
         other = fact in own and content.get(fact) != own[fact]
         differing += [what] if other and not differing else []
     if differing:
@@ -64,12 +72,12 @@ class Progress:
     processes: Processes
 
     def save(self, history: list[dict], better: bool, folder: Path) -> None:
-        """Keep an epoch, the last of the history: `last.pt`, and `best.pt` where it is better."""
+        """Keep an epoch, the last of the history: `last.pt`, and `best.pt` where it is better.
+
+        Whoever is stopped between the two makes up for the second in `resume`.
+        """
         if not self.processes.first:
             return
-        if better:
-            with self.average.in_place():
-                checkpoint.save(folder / "best.pt", self._state(epoch=len(history)))
         more = {
             "history": history,
             # what else the next epoch needs: the randomness comes from counters
@@ -77,10 +85,16 @@ class Progress:
             "scaler": self.scaler.state_dict(),
             "average": self.average.state(),
         }
+        checkpoint.save(folder / "last.pt", self._state(**more), keep=True)
+        if better:
+            self._save_best(history, folder)
         draft = folder / "history.json.part"
         draft.write_text(json.dumps(history, indent=2), encoding="utf-8")
         draft.replace(folder / "history.json")
-        checkpoint.save(folder / "last.pt", self._state(**more), keep=True)
+
+    def _save_best(self, history: list[dict], folder: Path) -> None:
+        with self.average.in_place():
+            checkpoint.save(folder / "best.pt", self._state(epoch=len(history)))
 
     def resume(self, path: Path) -> list[dict]:
         """Go on from a checkpoint of the same settings; its history, empty where there is none.
@@ -98,13 +112,27 @@ class Progress:
         self.optimizer.load_state_dict(content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         self.average.load(content["average"])
-        log.info("resumed after epoch %d", len(content["history"]))
-        return content["history"]
+        history = content["history"]
+        if self.processes.first and best_epoch(history)["epoch"] == len(history):
+            self._save_best(history, path.parent)
+        log.info("resumed after epoch %d", len(history))
+        return history
 
-    def load_best(self, path: Path) -> None:
-        """Put the weights of the best epoch into the network."""
-        content = checkpoint.load(path) if self.processes.first else None
-        checkpoint.load_network(self.network, self.processes.given(content), path)
+    def load_best(self, path: Path, history: list[dict]) -> None:
+        """Put the weights of the history's best epoch into the network.
+
+        Raises:
+            UserError: the file holds another run's, or another epoch's.
+        """
+        content = self.processes.given(checkpoint.load(path) if self.processes.first else None)
+        check_same(path, content, self._state())
+        epoch, best = content.get("epoch"), best_epoch(history)["epoch"]
+        if epoch != best:
+            raise UserError(
+                f"{path}: holds epoch {epoch}, and the run's best is {best}; put that one's back, "
+                "or start the run over with --anew"
+            )
+        checkpoint.load_network(self.network, content, path)
 
     def _state(self, **more: Any) -> dict[str, Any]:
         """A checkpoint: the network, and the facts that a later user of it must check."""
@@ -112,6 +140,7 @@ class Progress:
             "fingerprint": self.data.fingerprint,
             "split": self.data.split,
             "weights": self.network.weights.sha256,
+            "start": self.network.start,
             "seed": self.config.seed,
             "settings": self.config.settings(),
             "classes": list(self.data.classes),

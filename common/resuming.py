@@ -118,8 +118,13 @@ def _started(project: Path, level: str, arguments: list[str]) -> Iterator[subpro
 def _run(project: Path, level: str, arguments: list[str]) -> None:
     with _started(project, level, arguments) as run:
         _, complaints = run.communicate()
-    if run.returncode:
-        last = (complaints.strip().splitlines() or [f"exit status {run.returncode}"])[-1]
+    _check_ended_well(run.returncode, complaints, project, level)
+
+
+def _check_ended_well(status: int, complaints: str, project: Path, level: str) -> None:
+    """Raise UserError with a run's own reason where it ended by itself, and not well."""
+    if status:
+        last = (complaints.strip().splitlines() or [f"exit status {status}"])[-1]
         last = last.removeprefix("error: ").replace(f" --reports {project}/reports", "")
         raise UserError(f"{level}: {last}")
 
@@ -135,7 +140,8 @@ def _kill(project: Path, level: str, name: str, arguments: list[str], history: l
             while run.poll() is None and not list(project.glob(f"runs/*/{name}/last.pt")):
                 time.sleep(0.01)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                run.wait(moment)
+                _, complaints = run.communicate(timeout=moment)
+                _check_ended_well(run.returncode, complaints, project, level)
         (last,) = project.glob(f"runs/*/{name}/last.pt")
         done = len(checkpoint.load(last)["history"])
         if done < len(history):

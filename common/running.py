@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from common import data, distributed, levels, pretrained, site
+from common import data, distributed, levels, pretrained, site, unfinished
 from common.config import LevelConfig, NoNetwork, UserError
 from common.options import load_config
-from common.places import reports_folder
+from common.places import reports_folder, run_name, runs_folder
 
 log = logging.getLogger("rungs")
 
@@ -36,6 +36,18 @@ def run_seeds(main: Callable[[LevelConfig], dict], config: LevelConfig) -> list[
     return metrics
 
 
+def check_unfinished(runs: list[tuple[Path, LevelConfig]]) -> None:
+    """Raise UserError, before the first of these levels' runs, where one was stopped on its way and
+    is neither to be resumed nor to be started anew.
+    """
+    for level, config in runs if distributed.place().first else ():
+        for seed in config.seeds or [config.seed]:
+            folder = runs_folder(data.title_of(config.data))
+            folder /= run_name(level.name, config.stem, seed)
+            if not config.resume:
+                unfinished.check(folder, config.with_seed(seed))
+
+
 def run_level(main: Callable[[LevelConfig], dict], script: str) -> None:
     """The command line of a level's run.py."""
     level = Path(script).resolve().parent
@@ -43,11 +55,12 @@ def run_level(main: Callable[[LevelConfig], dict], script: str) -> None:
     def run() -> None:
         arguments = sys.argv[1:]
         config = load_config(level / "config.yaml", arguments, prog=f"python {level.name}/run.py")
+        check_unfinished([(level, config)])
         metrics = run_seeds(main, config)
         if distributed.place().first:
             write_page(config, metrics)
 
-    levels.command(run, several=True)
+    levels.command(run, trains=True)
 
 
 def write_page(config: LevelConfig, metrics: list[dict]) -> Path:

@@ -21,7 +21,7 @@ from torch import nn
 import common.config
 from common.config import TrainConfig, UserError
 from common.convolutions import SmallMaps
-from common.distributed import ALONE, Processes, launched
+from common.distributed import ALONE, Processes, SharedError, launched
 
 log = logging.getLogger("rungs")
 
@@ -116,7 +116,7 @@ def _device(name: str, several: bool) -> torch.device:
 
 def _dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "float16" and device.type == "cpu":
-        raise UserError("train.precision: float16 needs a GPU; on a CPU use bfloat16 or float32")
+        raise SharedError("train.precision: float16 needs a GPU; on a CPU use bfloat16 or float32")
     if precision != "auto":
         return getattr(torch, precision)
     if device.type == "cuda":

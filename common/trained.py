@@ -9,7 +9,7 @@ from common.archives import KINDS
 from common.config import UserError
 from common.data import ImageSet, archive_place, load_splits
 from common.network import StagedNetwork
-from common.places import run_name, slug
+from common.places import run_name, runs_folder
 from common.readers import read_checkpoint, read_settings
 from common.verdicts import comparable
 
@@ -45,7 +45,7 @@ def networks_of(metrics: list[dict]) -> dict[str, StagedNetwork]:
     found = {}
     for m in metrics:
         name = run_name(m["level"], m["config"], m["seed"])
-        place = common.config.PROJECT / "runs" / slug(m["data"]["title"]) / name / "best.pt"
+        place = runs_folder(m["data"]["title"]) / name / "best.pt"
         with contextlib.suppress(UserError):
             level = levels.find_level(m["level"])
             network, content = load_trained(level, place, m["data"]["classes"])

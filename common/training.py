@@ -15,6 +15,7 @@ from common.averaging import Average
 from common.batches import Batches
 from common.config import LevelConfig, TrainConfig, UserError
 from common.data import Splits
+from common.distributed import SharedError
 from common.evaluation import predict
 from common.live import Live
 from common.network import Features, StagedNetwork, batch_norms
@@ -74,7 +75,7 @@ def fit(
     if len(history) < config.train.epochs:
         log.info("stopped early: val accuracy no better for %d epochs", config.train.early_stopping)
     live.close()
-    trainer.progress.load_best(folder / "best.pt")
+    trainer.progress.load_best(folder / "best.pt", history)
     return history
 
 
@@ -106,12 +107,12 @@ class Trainer:
         self.forward = runtime.compiled(processes.parallel(network, network.forward_suffix))
 
     def _prepare_batch_norm(self, size: int) -> None:
-        """Make batch norm that trains fit for batches of this size, or raise UserError."""
+        """Make batch norm that trains fit for batches of this size, or raise SharedError."""
         network, world = self.network, self.processes.world
         normed = any(p.requires_grad for norm in batch_norms(network) for p in norm.parameters())
         if size < 2 * world and (normed or world > 1):
             whose = f"each of {world} processes" if world > 1 else "batch norm that trains"
-            raise UserError(f"train.batch_size: {whose} needs at least 2 pictures a step")
+            raise SharedError(f"train.batch_size: {whose} needs at least 2 pictures a step")
         if normed and world > 1 and self.runtime.device.type == "cuda":
             network.synchronise_batch_norm()
         elif normed and world > 1:

@@ -1,6 +1,8 @@
 """What a run that was stopped on its way has left, and what the next one does about it."""
 
+import contextlib
 from pathlib import Path
+from typing import Any
 
 from common import checkpoint, runtime
 from common.config import LevelConfig, UserError, differences
@@ -8,7 +10,8 @@ from common.data import Splits
 from common.progress import check_same, finished
 
 # what training goes on from
-NEEDED = {"network": dict, "settings": dict, "history": list, "optimizer": dict, "scaler": dict}
+NEEDED = {"network": dict, "settings": dict, "history": list}
+NEEDED |= {"optimizer": dict, "scaler": dict, "average": dict}
 
 
 def clear(folder: Path) -> None:
@@ -17,33 +20,42 @@ def clear(folder: Path) -> None:
         leftover.unlink()
 
 
-def check(folder: Path, config: LevelConfig, data: Splits) -> None:
+def check(folder: Path, config: LevelConfig) -> None:
     """Do not write over a run of the same config that was stopped on its way, unasked.
 
     Raises:
-        UserError: there is one; it says how to go on. Or it is to be resumed, and cannot be.
+        UserError: there is one; it says how to go on.
     """
     place = folder / "last.pt"
-    if config.resume and place.exists():
-        _check_resumable(place, config, data)
-    if config.resume or config.anew or not place.is_file():
+    if config.anew or not place.is_file():
         return
     try:
         content = checkpoint.load(place)
-    except UserError:  # damaged: nothing to go on from
+    except checkpoint.Damaged as error:  # with the one before it, the run may go on
+        before = checkpoint.previous(place)
+        with contextlib.suppress(checkpoint.Damaged):
+            if before.is_file() and _of_this(checkpoint.load(before), config):
+                raise UserError(f"{error}; --anew starts over") from error
         return
-    history, epochs = content.get("history", []), config.train.epochs
-    if differences(content.get("settings", {}), config.settings()):
-        return
-    if not finished(history, config.train):
+    history = content.get("history", [])
+    if _of_this(content, config) and not finished(history, config.train):
         raise UserError(
-            f"an unfinished run of this config is in {folder}, after {len(history)} of {epochs} "
-            f"epochs: --resume goes on with it ({runtime.command()} --resume), --anew starts over"
+            f"an unfinished run of this config is in {folder}, after {len(history)} of "
+            f"{config.train.epochs} epochs: --resume goes on with it "
+            f"({runtime.command()} --resume), --anew starts over"
         )
 
 
-def _check_resumable(place: Path, config: LevelConfig, data: Splits) -> None:
-    """Raise UserError where training cannot go on from a checkpoint, before anything is written."""
+def _of_this(content: dict[str, Any], config: LevelConfig) -> bool:
+    """Whether a checkpoint is of a run of this config."""
+    return not differences(content.get("settings", {}), config.settings())
+
+
+def check_resumable(folder: Path, config: LevelConfig, data: Splits) -> None:
+    """Raise UserError where training cannot go on from what is there, before it is begun."""
+    place = folder / "last.pt"
+    if not place.exists():
+        return
     content = checkpoint.load(place)
     whole = all(isinstance(content.get(key), kind) for key, kind in NEEDED.items())
     if not whole or checkpoint.not_finite(content["network"]):

@@ -137,6 +137,7 @@ def test_each_picture_once_an_epoch_with_the_same_draws(world, augment):
                                 strict=True), strict=True):  # fmt: skip
             sizes = [len(Processes(rank, world).part(len(batch[0]))) for rank in range(world)]
             assert sum(sizes) == len(batch[0]) and max(sizes) - min(sizes) <= 1
+            assert sizes[0] == max(sizes), "whose batch statistics are kept, on a CPU"
             assert min(len(pictures) for pictures, _ in parts) >= 2
             for which in (0, 1):
                 own = [part[which][:size] for part, size in zip(parts, sizes, strict=True)]
@@ -161,8 +162,8 @@ def test_batch_norm_that_trains_is_synchronised_on_gpus():
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_exchanges(count):
-    text = finished(torchrun(PROJECT, count, PROJECT / "tests/several.py"))
+def test_exchanges(count, tmp_path):
+    text = finished(torchrun(PROJECT, count, PROJECT / "tests/several.py", tmp_path))
     assert text.count("all as it should be") == count
 
 
@@ -195,13 +196,22 @@ def test_a_killed_process_ends_the_others(tmp_path, rank):
 
 
 def test_errors_are_said_once(tmp_path):
-    project = copy_project(tmp_path / "project")
+    project, ranks = copy_project(tmp_path / "project"), tmp_path / "ranks.py"
+    ranks.write_text(
+        "import os, runpy, sys\n"
+        "lr = '0.1' if os.environ['RANK'] == '1' else '0.2'\n"
+        "options = [o.replace('--ranks_lr', f'--train.lr={lr}') for o in sys.argv[1:]]\n"
+        f"sys.argv = [{f'{NAMES[0]}/run.py'!r}, *options]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
     for arguments, words in [
         (["--train.epohcs=3"], "unknown option '--train.epohcs'; did you mean 'train.epochs'"),
         (["--network.weights=gone.pth"], "no file gone.pth"),
         (["--train.device=cuda:0"], "several processes take auto, cpu or cuda, not cuda:0"),
+        (["--train.batch_size=3"], "each of 2 processes needs at least 2 pictures a step"),
+        (["--ranks_lr"], "processes 0 and 1 differ in their options; give every machine the same"),
     ]:
-        run = torchrun(project, 2, f"{NAMES[0]}/run.py", *TINY, *arguments)
+        run = torchrun(project, 2, ranks, *TINY, *arguments)
         text, _ = run.communicate(timeout=120)
         lines = [line for line in text.splitlines() if "error: " in line and "Error" not in line]
         assert run.returncode != 0 and words in lines[0], text
@@ -211,9 +221,10 @@ def test_errors_are_said_once(tmp_path):
 def test_commands_for_one_process_say_so(monkeypatch, capsys):
     for name, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    for rank, line in (("0", "error: this command is for one process; torchrun is for"), ("1", "")):
+    line = "error: this command is for one process; torchrun is for a level's run.py\n"
+    for rank, said in (("0", line), ("1", "")):
         monkeypatch.setenv("RANK", rank)
         monkeypatch.setenv("LOCAL_RANK", rank)
         with pytest.raises(SystemExit) as stopped:
             levels.command(lambda: pytest.fail("it ran"))
-        assert stopped.value.code == 2 and capsys.readouterr().err.startswith(line)
+        assert stopped.value.code == 2 and capsys.readouterr().err == said

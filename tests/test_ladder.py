@@ -9,6 +9,7 @@ import torch
 import torchvision
 from scipy.special import logsumexp
 
+from common import checkpoint
 from common.options import load_config
 from common.runtime import file_hash
 from makers import make_cifar_archive, write_sitecustomize
@@ -126,3 +127,5 @@ def test_level_4_starts_from_level_3s_best(plain):
         in (plain.printed[3])
     )
     assert plain.metrics(NAMES[2])["best_epoch"] == best["epoch"]
+    own = torch.load(plain.folder.parent / NAMES[3] / "best.pt", weights_only=True)
+    assert (best["start"], own["start"]) == (None, checkpoint.digest(best["network"]))
