@@ -18,10 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common import colour, geometry
-from common.checked import check_number
+from common.checked import check_number, check_range
 from common.config import Step, UserError, named_step, nearest
 from common.mixing import CutMix, MixUp, box_mask
 from common.policies import RandAugment, TrivialAugment
+from common.ranges import SIDE
 
 
 class Flip:
@@ -54,7 +55,7 @@ class Crop:
 
     def __init__(self, padding: int | None = None):
         if padding is not None:
-            check_number("crop: padding", padding, 0, kind=int)
+            check_number("crop: padding", padding, 0, SIDE, kind=int)
         self.padding = padding
 
     def matrix(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -76,10 +77,7 @@ class ResizedCrop:
 
     def __init__(self, scale: list[float] = (0.25, 1.0), ratio: list[float] = (3 / 4, 4 / 3)):
         for name, value, high in (("scale", scale, 1), ("ratio", ratio, 100)):
-            if not isinstance(value, list | tuple) or len(value) != 2 or value[0] > value[1]:
-                raise UserError(f"augment: resized_crop: {name} must be [low, high], not {value}")
-            for number in value:
-                check_number(f"resized_crop: {name}", number, 1e-3, high)
+            check_range(f"resized_crop: {name}", value, 1e-3, high)
         self.scale, self.ratio = scale, ratio
 
     def matrix(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -153,10 +151,7 @@ class Erase:
 
     def __init__(self, probability: float = 0.5, scale: list[float] = (0.02, 0.33)):
         check_number("erase: probability", probability, 0, 1)
-        if not isinstance(scale, list | tuple) or len(scale) != 2 or scale[0] > scale[1]:
-            raise UserError(f"augment: erase: scale must be [low, high], not {scale}")
-        for number in scale:
-            check_number("erase: scale", number, 0, 1)
+        check_range("erase: scale", scale, 0, 1)
         self.probability, self.scale = probability, scale
 
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from common import pretrained
+from common.checked import check_option
 from common.config import NetworkConfig, UserError, named_step, nearest
 from common.pretrained import Weights, image_size
 
@@ -240,8 +241,7 @@ def describe(config: NetworkConfig) -> Architecture:
         if key not in known or key == "image_size":
             hint = nearest(key, [k for k in known if k != "image_size"])
             raise UserError(f"network.arch: {name} has no option '{key}'{hint}")
+    for key, value in options.items():
+        check_option(f"{name}: {key}", value, known[key].default)
     size = {"image_size": image_size(config)} if "image_size" in known else {}
-    try:
-        return ARCHITECTURES[name](**options, **size)
-    except (TypeError, ValueError) as error:  # an option of a type that its layers refuse
-        raise UserError(f"network.arch: {name}: {error}") from error
+    return ARCHITECTURES[name](**options, **size)

@@ -23,6 +23,7 @@ from common import bench_page, charts, levels, peak, plots, runtime
 from common.bench_worker import PIPELINES, load_data
 from common.config import LevelConfig
 from common.options import load_config
+from common.paths import expanded
 from common.places import check_writable
 from common.pretrained import image_size
 from common.processes import run_measured
@@ -143,7 +144,7 @@ def main() -> None:
         bench = Bench(rest, Path(folder))
         config = bench.config(found[0])
         machine, size = runtime.start(config.train, config.fast), image_size(config.network)
-        place = Path(config.reports or common.config.PROJECT / "reports").expanduser()
+        place = expanded(config.reports or common.config.PROJECT / "reports")
         check_writable(place, "choose another with --reports")
         data, gpu = load_data(config, 1), machine.device.type == "cuda"
         pictures = WHOLE if not gpu else len(data.train) + len(data.val)

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from common.config import UserError
 
+MOST = 1_000_000  # tensors, keys and values of a checkpoint
+
 
 class Damaged(UserError):
     """A checkpoint that is not as it was written."""
@@ -57,10 +59,18 @@ def previous(path: Path) -> Path:
 
 
 def digest(content: Any) -> str:
-    """SHA-256 over the values, types and shapes of tensors and plain data, whatever the file."""
-    found = hashlib.sha256()
+    """SHA-256 over the values, types and shapes of tensors and plain data, whatever the file.
+
+    Raises:
+        ValueError: more than a million of them.
+    """
+    found, parts = hashlib.sha256(), 0
 
     def take(value: Any) -> None:
+        nonlocal parts
+        parts += 1
+        if parts > MOST:  # few bytes can hold lists of the same lists of the same lists
+            raise ValueError(f"more than {MOST:,} parts")
         if isinstance(value, Tensor):
             found.update(f"{value.dtype} {tuple(value.shape)}".encode())
             found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -88,6 +98,8 @@ def load(path: Path) -> dict[str, Any]:
         UserError: no such file, or a disk that does not give it.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: cannot be read (it is no file)")
         written = io.BytesIO(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error

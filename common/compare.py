@@ -22,6 +22,7 @@ from common import charts, comparison, levels, plots, pretrained, runtime
 from common.config import LevelConfig, NoNetwork, UserError, named_step
 from common.data import load_splits
 from common.options import load_config
+from common.paths import expanded
 from common.places import reports_folder
 from common.records import check_reports
 from common.report import find_reports, read_predictions
@@ -35,7 +36,7 @@ def main() -> None:
     """Compare the configs of the folder, or the two ways of the config, that is named first."""
     if len(sys.argv) < 2 or sys.argv[1].startswith("--"):
         raise UserError("name configs: python -m common.compare FOLDER or FILE.yaml [options]")
-    path = Path(sys.argv[1]).expanduser().resolve()
+    path = expanded(sys.argv[1]).resolve()
     level = next((p for p in path.parents if (p / "run.py").is_file()), None)
     files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
     if not files or level is None:

@@ -3,11 +3,12 @@
 import copy
 import dataclasses
 import difflib
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from common.paths import tilde
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -220,13 +221,6 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
         elif old.get(key) != new[key] and prefix + key not in BESIDE:
             keys.append(prefix + key)
     return keys
-
-
-def tilde(path: str | None) -> str | None:
-    """A path below the home folder from `~` on, as others can use it; any other as it is."""
-    home = str(Path.home())
-    inside = path is not None and path.startswith(home + os.sep) and home != os.sep
-    return "~" + path[len(home) :] if inside else path
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

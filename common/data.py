@@ -6,11 +6,9 @@ Each reader below turns one kind of data set into one array of pictures with lab
 
 import hashlib
 import logging
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,10 +17,12 @@ from torch import Tensor
 from torchvision.transforms.functional import resize
 
 import common.config
-from common.archives import KINDS, TITLES, read_archive
+from common.archives import read_archive
 from common.config import DataConfig, UserError
 from common.digits import pixel_hash, read_digits
 from common.folders import check_classes, read_folder
+from common.paths import expanded
+from common.sources import archive_root, title_of
 
 log = logging.getLogger("rungs")
 
@@ -202,39 +202,14 @@ def _split(
     return np.sort(train), np.sort(val)
 
 
-def title_of(config: DataConfig) -> str:
-    """What reports call the data, after which the folder of its runs is named.
-
-    Raises:
-        UserError: a folder of pictures that is not named.
-    """
-    if config.name == "folder" and config.root is None:
-        raise UserError("data.root is missing: name the folder of pictures with --data.root")
-    if config.title:
-        return config.title
-    if config.name == "folder":
-        return Path(os.path.realpath(Path(config.root).expanduser())).name
-    return TITLES.get(config.name, config.name)
-
-
-def archive_place(config: DataConfig) -> Path | None:
-    """Where a data set's archive lies or goes; None for data that come without one."""
-    kind = KINDS.get(config.name)
-    return _archive_root(config) / kind.filename if kind else None
-
-
-def _archive_root(config: DataConfig) -> Path:
-    return Path(config.root).expanduser() if config.root else common.config.PROJECT / "data"
-
-
 def _read_cifar(config: DataConfig) -> _Pictures:
-    pixels, labels, trained, classes = read_archive(config.name, _archive_root(config))
+    pixels, labels, trained, classes = read_archive(config.name, archive_root(config))
     train, test = np.split(np.arange(len(labels)), [trained])
     return _Pictures(pixels, labels, classes, train, test, pixel_hash(pixels))
 
 
 def _read_folder(config: DataConfig, image_size: int) -> _Pictures:
-    root = Path(config.root).expanduser()
+    root = expanded(config.root)
     cache = common.config.PROJECT / "data" / "cache"
     folder = read_folder(root, cache, image_size, config.stored_size, config.skip_unreadable)
     files, unreadable = folder.files, folder.unreadable

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.config import UserError
+from common.paths import is_text
 from common.pictures import common_size, decode, workers
 
 FORMAT = 2  # of the cache; a new number leaves older caches unused
@@ -140,6 +141,11 @@ def _classes(root: Path) -> tuple[str, ...]:
         known = ", ".join(found["train"]) or "none"
         raise UserError(
             f"data.root: {root / 'train'} needs class folders, two at least; found {known}"
+        )
+    if odd := [name for name in sorted(found["train"]) if not is_text(name)]:
+        raise UserError(
+            f"data.root: {root / 'train'}: the class folder {odd[0]!a} is not named in UTF-8; "
+            "rename it in train/ and test/"
         )
     return tuple(sorted(found["train"]))
 

@@ -38,6 +38,7 @@ from common.examination import (
 from common.gains import compare_with_below
 from common.grade_formats import FORMATS
 from common.options import load_config
+from common.paths import expanded
 from common.readers import read_checkpoint, read_settings
 from common.verdicts import comparable
 
@@ -63,8 +64,8 @@ def main() -> None:
             handler.setStream(sys.stderr)
     options = Options(arguments.data_root, arguments.weights, arguments.timeout, arguments.retrain)
     if arguments.output:
-        faults.check_file("--output", Path(arguments.output).expanduser())
-    place = Path(arguments.dir).expanduser() if arguments.dir else common.config.PROJECT
+        faults.check_file("--output", expanded(arguments.output))
+    place = expanded(arguments.dir) if arguments.dir else common.config.PROJECT
     if not place.is_dir():  # a level's name, from any folder
         place = common.config.PROJECT / place
     if (place / "run.py").is_file():
@@ -123,7 +124,7 @@ def grade_project(
     found = report_folders(project)
     notes = []
     if reports:
-        places = [project / Path(reports).expanduser(), Path(reports).expanduser()]
+        places = [project / expanded(reports), expanded(reports)]
         folder = next((place.resolve() for place in places if place.is_dir()), None)
         if folder is None:
             raise UserError(f"--reports: no folder {places[0]}")
@@ -210,7 +211,7 @@ def _write(grade: str, output: str | None) -> None:
         print(grade, end="", flush=True)
         return
     try:
-        Path(output).expanduser().write_text(grade, encoding="utf-8")
+        expanded(output).write_text(grade, encoding="utf-8")
     except OSError as error:
         raise UserError(f"--output: cannot write {output} ({error.strerror})") from error
 

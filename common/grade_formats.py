@@ -33,12 +33,13 @@ def text(grades: list[Grade], notes: list[str]) -> str:
         for f in grade.findings:
             mark = {True: "ok  ", False: "FAIL", None: "--  "}[f.passed]
             lines.append(f"  {mark} {f.check}: {_words(f)}")
+    notes = [_printable(note) for note in notes]
     return "\n".join([*lines, "", *notes, UNPROVEN.rstrip(), summary(grades)]) + "\n"
 
 
 def _words(finding: Finding) -> str:
     expected = f"expected {finding.expected}; " if finding.expected else ""
-    return f"{expected}seen {finding.seen}" if expected else finding.seen
+    return _printable(f"{expected}seen {finding.seen}" if expected else finding.seen)
 
 
 def _row(grade: Grade) -> list[str]:
@@ -66,7 +67,8 @@ def as_json(grades: list[Grade], notes: list[str]) -> str:
             "benchmark": grade.bar,
             "below": grade.below,
             "checks": [
-                {"check": f.check, "outcome": f.outcome, "expected": f.expected, "seen": f.seen}
+                {"check": f.check, "outcome": f.outcome}
+                | {"expected": _printable(f.expected), "seen": _printable(f.seen)}
                 for f in grade.findings
             ],
         }
@@ -90,7 +92,7 @@ def junit(grades: list[Grade], notes: list[str]) -> str:
             case = ElementTree.SubElement(
                 suite, "testcase", classname=grade.evidence.level, name=f.check
             )
-            words = _printable(_words(f))
+            words = _words(f)
             if f.passed:
                 ElementTree.SubElement(case, "system-out").text = words
             else:
@@ -101,7 +103,7 @@ def junit(grades: list[Grade], notes: list[str]) -> str:
 
 
 def _printable(words: str) -> str:
-    """XML has no place for control characters, which a submission's errors may hold."""
+    """Without control characters, which a submission may hold: a terminal would obey them."""
     return "".join(c if c.isprintable() else "?" for c in words)
 
 

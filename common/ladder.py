@@ -21,6 +21,7 @@ from common.ingredients import (
     seed_rows,
 )
 from common.markdown import aligned, duration, listing, percent, templates
+from common.places import write_whole
 from common.report import find_reports
 from common.statistics import SIGNIFICANCE, wilson_interval
 from common.tables import benchmark, facts
@@ -84,17 +85,15 @@ def write_ladder(reports: Path) -> str:
     plots.save(plots.ladder(tables.shown), reports / "ladder.png")
     titled = {title: _table(rows) for title, rows in tables.titled.items()}
     readme = reports / "README.md"
-    readme.write_text(
-        templates.from_string(LADDER).render(
-            tables=titled,
-            significance=SIGNIFICANCE,
-            worth=WORTH,
-            given=tables.given,
-            commands="\n".join(tables.commands),
-            machines="Machine: " + "; ".join(tables.machines) + ".",
-        ),
-        encoding="utf-8",
+    page = templates.from_string(LADDER).render(
+        tables=titled,
+        significance=SIGNIFICANCE,
+        worth=WORTH,
+        given=tables.given,
+        commands="\n".join(tables.commands),
+        machines="Machine: " + "; ".join(tables.machines) + ".",
     )
+    write_whole(readme, page)
     parts = [tables.titled[""] + tables.titled[OTHERS], tables.titled[WORTH]]
     texts = [aligned(*_table(_terse(cells))) for cells in parts if cells]
     return "\n\n".join(texts) + f"\n{readme}"

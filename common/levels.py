@@ -3,6 +3,7 @@
 import errno
 import importlib.util
 import logging
+import os
 import re
 import signal
 import sys
@@ -14,6 +15,7 @@ import common.config
 from common import distributed
 from common.config import UserError, nearest
 from common.distributed import SharedError
+from common.paths import is_text
 
 log = logging.getLogger("rungs")
 
@@ -77,6 +79,7 @@ def command(action: Callable[[], object], trains: bool = False) -> None:
     try:
         if here.world > 1 and not trains:
             raise SharedError("this command is for one process; torchrun is for a level's run.py")
+        _check_arguments()
         action()
         distributed.leave()
     except UserError as error:
@@ -91,11 +94,15 @@ def command(action: Callable[[], object], trains: bool = False) -> None:
         print(f"\n{who}stopped{hint}", file=sys.stderr)
         sys.exit(143 if isinstance(stop, Terminated) else 130)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" for {error.filename}" if error.filename else ""
+            line = f"no room left on the disk{where}; make some, and run it again; a level's run "
+            line += "goes on with --resume"
+        elif isinstance(error.filename, str | os.PathLike):
+            line = f"{error.filename}: {error.strerror}; see what is there, and who may use it"
+        else:
             raise
-        where = f" for {error.filename}" if error.filename else ""
-        line = "make some, and run it again; a level's run goes on with --resume"
-        print(f"{who}error: no room left on the disk{where}; {line}", file=sys.stderr)
+        print(f"{who}error: {UserError(line)}", file=sys.stderr)
         sys.exit(2)
     except RuntimeError as error:
         if not distributed.lost(error):
@@ -105,6 +112,13 @@ def command(action: Callable[[], object], trains: bool = False) -> None:
         line += f"command with --resume goes on after the last whole epoch ({reason})"
         print(who + line, file=sys.stderr)
         sys.exit(1)
+
+
+def _check_arguments() -> None:
+    """Raise SharedError for one that no report could be written with."""
+    for argument in sys.argv[1:]:
+        if not is_text(argument):
+            raise SharedError(f"command line: {argument!a} is not UTF-8; give it another name")
 
 
 def _terminate(*_: object) -> None:

@@ -24,7 +24,7 @@ class MixUp:
     """
 
     def __init__(self, alpha: float = 0.2):
-        check_number("mixup: alpha", alpha, 1e-3)
+        check_number("mixup: alpha", alpha, 1e-3, 1e3)
         self.alpha = alpha
 
     def mix(
@@ -44,7 +44,7 @@ class CutMix:
     """
 
     def __init__(self, alpha: float = 1.0):
-        check_number("cutmix: alpha", alpha, 1e-3)
+        check_number("cutmix: alpha", alpha, 1e-3, 1e3)
         self.alpha = alpha
 
     def mix(

@@ -17,6 +17,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 
 from common import yaml_files
 from common.config import LevelConfig, Step, UserError, nearest
+from common.paths import expanded
 from common.ranges import broken_rules
 
 OFFLINE = ["--data.name", "digits", "--network.weights", "tiny-imagenet"]
@@ -30,7 +31,9 @@ def load_config(file: Path, arguments: list[str] = (), prog: str | None = None) 
     """
     arguments = _expand(arguments)
     chosen = _option(arguments, "--config")
-    file = Path(chosen).expanduser() if chosen else file
+    if sum(a == "--config" or a.startswith("--config=") for a in arguments) > 1:
+        raise UserError("command line: --config takes one file; give it once")
+    file = expanded(chosen) if chosen else file
     _check_keys(file, arguments)
     parser = _parser(prog, None if chosen else file)
     try:
@@ -74,25 +77,25 @@ def _expand(arguments: list[str]) -> list[str]:
     `--config FILE` goes first, so that the other options override the file wherever they stand.
     """
     lists = {"--seeds", "--network.trainable", "--network.taps", "--augment"}
-    expanded, rest = [], list(arguments)
+    spelled, rest = [], list(arguments)
     while rest:
         argument = rest.pop(0)
         if argument == "--offline":
-            expanded += OFFLINE
+            spelled += OFFLINE
         elif argument in ("--resume", "--anew") and (not rest or rest[0].startswith("--")):
-            expanded += [argument, "true"]
+            spelled += [argument, "true"]
         elif argument == "--config" and rest:
-            expanded[:0] = [argument, rest.pop(0)]
+            spelled[:0] = [argument, rest.pop(0)]
         elif argument.startswith("--config="):
-            expanded.insert(0, argument)
+            spelled.insert(0, argument)
         elif argument in lists:
             values = []
             while rest and not rest[0].startswith("--"):
                 values += rest.pop(0).strip("[]").split(",")
-            expanded += [argument, "[" + ",".join(values) + "]"]
+            spelled += [argument, "[" + ",".join(values) + "]"]
         else:
-            expanded.append(argument)
-    return expanded
+            spelled.append(argument)
+    return spelled
 
 
 def _option(arguments: list[str], name: str) -> str | None:
@@ -134,6 +137,8 @@ def _check_keys(file: Path, arguments: list[str]) -> None:
             hint = nearest(key, [*known, "config", "print_config", "offline"])
             raise UserError(f"command line: unknown option '--{key}'{hint}")
         value = _option(arguments, argument) if "=" not in argument else argument.split("=", 1)[1]
+        if dataclasses.is_dataclass(known.get(key)) and not str(value).lstrip().startswith("{"):
+            raise UserError(f"command line: --{key}: give its options one by one, as --{key}.NAME")
         if value not in ("null", "~"):  # which are how one says nothing there
             _check_text("command line", key, value, known.get(key))
 

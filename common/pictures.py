@@ -6,6 +6,7 @@ No torch here: the worker processes need Pillow and NumPy alone.
 import contextlib
 import errno
 import hashlib
+import logging
 import multiprocessing
 import os
 import warnings
@@ -21,14 +22,19 @@ from tqdm import tqdm
 from common.config import UserError
 
 CHUNK = 256  # pictures a worker decodes at a time
-# Pillow refuses twice as many pixels as it warns of, and that is said as an error.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Pillow warns of what it can do without, and of half as many pixels as it refuses.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+logging.getLogger("PIL").propagate = False
 
 MANY = 2000  # from here on, worker processes and a progress bar pay
 
 
 Image.init()
-FORMATS = [name for name in Image.ID if name != "EPS"]  # a program, which Ghostscript would run
+# Of those that Pillow reads: not EPS, a program, which Ghostscript would run, and none that may
+# hold one, as IPTC.
+KNOWN = "AVIF BMP DIB GIF ICO JPEG JPEG2000 MPO PCX PNG PPM QOI SGI TGA TIFF WEBP"
+FORMATS = [name for name in Image.ID if name in KNOWN.split()]
 
 
 class UnreadablePicture(Exception):
@@ -36,7 +42,7 @@ class UnreadablePicture(Exception):
 
 
 def read_picture(file: Path, size: int | None = None) -> np.ndarray:
-    """Decode a picture of any mode and any format but EPS to upright RGB: uint8 (3, H, W).
+    """Decode a picture of any mode of 8 or 16 bits to upright RGB: uint8 (3, H, W).
 
     EXIF orientation is applied, transparency is laid over white, 16-bit grey is scaled to 8 bits;
     of an animation the first frame counts. With `size`, the picture is resized (shorter side,
@@ -57,6 +63,8 @@ def read_picture(file: Path, size: int | None = None) -> np.ndarray:
                 box = (left, top, left + side, top + side)
                 picture = picture.resize((size, size), Image.Resampling.BILINEAR, box)
             return np.asarray(picture).transpose(2, 0, 1)
+    except UnreadablePicture:
+        raise
     except UnidentifiedImageError as error:
         raise UnreadablePicture("no known picture format") from error
     except Exception as error:  # a damaged file makes Pillow's decoders raise almost anything
@@ -65,6 +73,8 @@ def read_picture(file: Path, size: int | None = None) -> np.ndarray:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise UnreadablePicture("pixels of floating-point numbers; save it with 8 or 16 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):  # 16-bit grey, which convert would clip
         grey = np.asarray(image).clip(0, 65535) / 257
         image = Image.fromarray(grey.round().astype(np.uint8))

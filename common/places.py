@@ -1,11 +1,13 @@
 """Where a run and its reports stand."""
 
+import os
 import re
 import tempfile
 from pathlib import Path
 
 import common.config
 from common.config import LevelConfig, UserError
+from common.paths import expanded
 
 
 def run_name(level: str, stem: str, seed: int) -> str:
@@ -22,13 +24,23 @@ def runs_folder(title: str) -> Path:
 def reports_folder(config: LevelConfig, title: str) -> Path:
     """Where reports on this data go: `config.reports`, else beside its runs."""
     if config.reports:
-        return Path(config.reports).expanduser()
+        return expanded(config.reports)
     return runs_folder(title) / "reports"
 
 
 def slug(title: str) -> str:
     """A title as a folder name: lower case, hyphens for all that is no letter or digit."""
     return re.sub(r"[^\w]+", "-", title.lower()).strip("-_") or "data"
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a text as UTF-8: the old file or the new."""
+    content, draft = text.encode("utf-8"), file.with_name(f".{file.name}.part")
+    try:
+        draft.write_bytes(content)
+        os.replace(draft, file)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path, hint: str) -> None:

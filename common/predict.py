@@ -24,6 +24,7 @@ from common.batches import Batches
 from common.config import UserError
 from common.data import ImageSet
 from common.evaluation import views
+from common.paths import expanded
 from common.pictures import FORMATS, UnreadablePicture, read_picture
 from common.runtime import Runtime
 from common.trained import load_trained
@@ -151,7 +152,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if bool(arguments.pictures) == arguments.serve:
         raise UserError("command line: name pictures, or give --serve")
-    runs = Path(arguments.runs).expanduser() if arguments.runs else latest_runs()
+    runs = expanded(arguments.runs) if arguments.runs else latest_runs()
     if arguments.serve:
         from common.serve import serve
 
@@ -159,7 +160,7 @@ def main() -> None:
         return
     files, sheet = list_pictures(arguments.pictures), runs / "predictions.png"
     if arguments.output:
-        sheet = Path(arguments.output).expanduser()
+        sheet = expanded(arguments.output)
         faults.check_file("--output", sheet)
     _predict(files, Answers(runs), sheet)
 
@@ -172,9 +173,9 @@ def list_pictures(named: list[str]) -> list[Path]:
     """
     files = []
     for name in named:
-        place = Path(name).expanduser()
+        place = expanded(name)
         if place.is_dir():
-            found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
+            found = sorted(p for p in place.rglob("*") if _is_picture(p))
             if not found:
                 raise UserError(f"{name}: no pictures in this folder ({', '.join(SUFFIXES)})")
             files += found
@@ -185,6 +186,15 @@ def list_pictures(named: list[str]) -> list[Path]:
     return files
 
 
+def _is_picture(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES and file.is_file()
+
+
+def shown(text: object) -> str:
+    """A file's name as text, also where it is not UTF-8."""
+    return str(text).encode("utf-8", "replace").decode("utf-8")
+
+
 def _predict(files: list[Path], answers: Answers, sheet: Path) -> None:
     seen, said = [], []
     for file in files:
@@ -192,7 +202,7 @@ def _predict(files: list[Path], answers: Answers, sheet: Path) -> None:
             picture, found = answers(file)
         except UnreadablePicture as error:
             raise UserError(f"{file}: not a readable picture ({error})") from error
-        print(file)
+        print(shown(file))
         for answer in found:
             top = "   ".join(f"{name} {100 * share:.1f} %" for name, share in answer.top)
             print(f"  {answer.level:22}{top}")
@@ -204,7 +214,7 @@ def _predict(files: list[Path], answers: Answers, sheet: Path) -> None:
         maps = [found[i].places for found in said]
         lines = [f"{found[i].top[0][0]} {100 * found[i].top[0][1]:.0f} %" for found in said]
         columns[level] = (None if maps[0] is None else np.stack(maps), lines)
-    names = [file.name for file in files[: len(seen)]]
+    names = [shown(file.name) for file in files[: len(seen)]]
     try:
         plots.save(galleries.side_by_side(np.stack(seen), names, columns), sheet)
     except OSError as error:

@@ -15,6 +15,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from common import checkpoint
 from common.config import NetworkConfig, NoNetwork, UserError, named_step
+from common.paths import expanded
 from common.runtime import file_hash
 
 log = logging.getLogger("rungs")
@@ -64,7 +65,14 @@ def load(network: nn.Module, classifier: str, config: NetworkConfig) -> Weights:
         positions = "encoder.pos_embedding"  # of a vision transformer, which has one a patch
         if positions in state and hasattr(network, "image_size"):
             size = network.image_size, network.patch_size
-            state = interpolate_embeddings(*size, OrderedDict(state))
+            try:
+                state = interpolate_embeddings(*size, OrderedDict(state))
+            except (ValueError, RuntimeError, NotImplementedError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise UserError(
+                    f"network.weights: {config.weights} is not for this network: '{positions}' "
+                    f"cannot be interpolated ({reason})"
+                ) from error
         _load(network, state, classifier, config.weights)
     return weights
 
@@ -94,7 +102,7 @@ def weights_place(config: NetworkConfig) -> Path | None:
         return BUNDLED
     if config.weights == "imagenet":
         return Path(torch.hub.get_dir()) / "checkpoints" / Path(_url(config)).name
-    return Path(config.weights).expanduser()
+    return expanded(config.weights)
 
 
 def _url(config: NetworkConfig) -> str:
@@ -191,12 +199,17 @@ def _load(network: nn.Module, state: dict[str, Tensor], classifier_prefix: str, 
                 f" and {len(keys) - 1} more; choose weights of the same network.arch"
             )
     bad = [key for key in wanted & body.keys() - optional if not _plain(body[key])]
-    if bad := min(bad, default=checkpoint.not_finite(body)):
+    if bad := min(bad, default=None) or checkpoint.not_finite(_as_own(body, own)):
         raise UserError(
             f"network.weights: {name}: '{bad}' holds NaN, infinity or no real numbers; choose a "
             "file of weights that was not damaged in training"
         )
     network.load_state_dict(body, strict=False)
+
+
+def _as_own(body: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """As the network takes them: numbers of its own types, which may be too small for some."""
+    return {key: value.to(own[key].dtype) for key, value in body.items() if key in own}
 
 
 def _plain(tensor: Tensor) -> bool:

@@ -15,6 +15,8 @@ from common.data import Splits
 from common.distributed import Processes
 from common.evaluation import tta_of
 from common.network import StagedNetwork
+from common.places import write_whole
+from common.readers import read_checkpoint
 
 log = logging.getLogger("rungs")
 
@@ -48,7 +50,7 @@ FACTS = {  # of a checkpoint, that a run must share to go on from it; what repor
 
 def check_same(path: Path, content: dict[str, Any], own: dict[str, Any]) -> None:
     """Raise UserError where a run's facts are not those that a checkpoint was made with."""
-    differing = differences(content.get("settings", {}), own["settings"])
+    differing = differences(content["settings"], own["settings"])
     for fact, what in FACTS.items():
         other = fact in own and content.get(fact) != own[fact]
         differing += [what] if other and not differing else []
@@ -71,8 +73,8 @@ class Progress:
     average: Average
     processes: Processes
 
-    def save(self, history: list[dict], better: bool, folder: Path) -> None:
-        """Keep an epoch, the last of the history: `last.pt`, and `best.pt` where it is better.
+    def save(self, history: list[dict], folder: Path) -> None:
+        """Keep an epoch, the last of the history: `last.pt`, and `best.pt` where it is the best.
 
         Whoever is stopped between the two makes up for the second in `resume`.
         """
@@ -86,15 +88,13 @@ class Progress:
             "average": self.average.state(),
         }
         checkpoint.save(folder / "last.pt", self._state(**more), keep=True)
-        if better:
-            self._save_best(history, folder)
-        draft = folder / "history.json.part"
-        draft.write_text(json.dumps(history, indent=2), encoding="utf-8")
-        draft.replace(folder / "history.json")
+        self._keep_best(history, folder)
+        write_whole(folder / "history.json", json.dumps(history, indent=2))
 
-    def _save_best(self, history: list[dict], folder: Path) -> None:
-        with self.average.in_place():
-            checkpoint.save(folder / "best.pt", self._state(epoch=len(history)))
+    def _keep_best(self, history: list[dict], folder: Path) -> None:
+        if best_epoch(history)["epoch"] == len(history):
+            with self.average.in_place():
+                checkpoint.save(folder / "best.pt", self._state(epoch=len(history)))
 
     def resume(self, path: Path) -> list[dict]:
         """Go on from a checkpoint of the same settings; its history, empty where there is none.
@@ -109,12 +109,19 @@ class Progress:
             return []
         check_same(path, content, self._state())
         checkpoint.load_network(self.network, content, path)
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.scaler.load_state_dict(content["scaler"])
-        self.average.load(content["average"])
+        try:
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.scaler.load_state_dict(content["scaler"])
+            self.average.load(content["average"])
+        except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise UserError(
+                f"{path}: its optimiser's state is not this run's ({reason}); put last.pt back, or "
+                "start the run over with --anew"
+            ) from error
         history = content["history"]
-        if self.processes.first and best_epoch(history)["epoch"] == len(history):
-            self._save_best(history, path.parent)
+        if self.processes.first:
+            self._keep_best(history, path.parent)
         log.info("resumed after epoch %d", len(history))
         return history
 
@@ -124,9 +131,9 @@ class Progress:
         Raises:
             UserError: the file holds another run's, or another epoch's.
         """
-        content = self.processes.given(checkpoint.load(path) if self.processes.first else None)
+        content = self.processes.given(read_checkpoint(path) if self.processes.first else None)
         check_same(path, content, self._state())
-        epoch, best = content.get("epoch"), best_epoch(history)["epoch"]
+        epoch, best = content["epoch"], best_epoch(history)["epoch"]
         if epoch != best:
             raise UserError(
                 f"{path}: holds epoch {epoch}, and the run's best is {best}; put that one's back, "

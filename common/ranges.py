@@ -34,8 +34,8 @@ RULES: dict[str, Rule] = {
     "train.threads": _whole(1, 1025),
     "seed": _whole(0),
     "seeds": (
-        lambda seeds: bool(seeds) and all(0 <= seed < LARGEST for seed in seeds),
-        "one or more numbers, each at least 0",
+        lambda seeds: 0 < len(seeds) == len(set(seeds)) and all(0 <= s < LARGEST for s in seeds),
+        "one or more numbers, each at least 0 and given once",
     ),
 }
 

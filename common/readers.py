@@ -13,6 +13,7 @@ from common import checkpoint, yaml_files
 from common.arrays import read_npz
 from common.config import LevelConfig, UserError
 from common.options import load_config
+from common.paths import expanded
 from common.pretrained import NAMED
 
 # what a metrics.json must hold for the grader to compare it with anything
@@ -84,7 +85,7 @@ def _here(path: str | None, project: Path) -> str | None:
     """A path as the submitter gave it: relative ones are looked for in the submission."""
     if path is None:
         return None
-    full = Path(path).expanduser()
+    full = expanded(path)
     return str(full if full.is_absolute() else project / full)
 
 
@@ -119,7 +120,8 @@ def read_metrics(report: Path, needed: dict[str, type] = NEEDED) -> dict:
             value = value.get(part) if isinstance(value, dict) else None
         kinds = (int, float) if kind is float else kind
         if not isinstance(value, kinds) or isinstance(value, bool):
-            raise UserError(f"{report.name}/metrics.json: '{key}' is missing or no {kind.__name__}")
+            name = getattr(kind, "__name__", kind)
+            raise UserError(f"{report.name}/metrics.json: '{key}' is missing or no {name}")
     return metrics
 
 
@@ -141,7 +143,11 @@ def read_json(file: Path) -> Any:
     """
     name = f"{file.parent.name}/{file.name}"
     try:
-        return json.loads(file.read_text(encoding="utf-8"), parse_int=_integer)
+        if file.exists() and not file.is_file():
+            raise UserError(f"{name}: cannot be read (it is no file)")
+        content = json.loads(file.read_text(encoding="utf-8"), parse_int=_integer)
+        json.dumps(content, ensure_ascii=False).encode("utf-8")  # a report writes it again
+        return content
     except OSError as error:
         raise UserError(f"{name}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:

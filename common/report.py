@@ -20,6 +20,7 @@ from common.album import ALBUM
 from common.arrays import read_npz
 from common.config import UserError
 from common.pages import report_page
+from common.readers import read_json
 from common.statistics import compare
 from common.tables import Run
 
@@ -98,9 +99,9 @@ def draw(run: Run, logits: np.ndarray, below: Run | None) -> dict[str, Figure]:
             softmax(np.asarray(logits, np.float64), 1).max(1), run.predictions == run.labels
         ),
     }
-    if train := m["settings"].get("train"):
-        steps = -(-m["data"]["train"] // train["batch_size"])
-        pictures["learning_rate"] = diagnostics.rates(_rates(train, steps, run.history), steps)
+    rates, steps = learning_rates(run)
+    if steps:
+        pictures["learning_rate"] = diagnostics.rates(rates, steps)
     if below:
         pictures["class_gains"] = diagnostics.class_gains(
             *(run.labels, below.predictions, run.predictions),
@@ -109,23 +110,30 @@ def draw(run: Run, logits: np.ndarray, below: Run | None) -> dict[str, Figure]:
     return pictures
 
 
-def _rates(train: dict, steps: int, history: list[dict]) -> np.ndarray:
-    """The head's learning rate at each step of the epochs that were run."""
-    schedule, rates = schedules.build(train["schedule"], steps * train["epochs"]), []
-    for epoch in range(len(history)):
-        schedule.see(history[:epoch])
+def learning_rates(run: Run) -> tuple[np.ndarray, int]:
+    """The head's learning rate at each step of the epochs that were run, and the steps of one.
+
+    None and 0 where the settings do not say.
+    """
+    train, rates = run.metrics["settings"].get("train"), []
+    if not train:
+        return np.zeros(0), 0
+    steps = -(-run.metrics["data"]["train"] // train["batch_size"])
+    schedule = schedules.build(train["schedule"], steps * train["epochs"])
+    for epoch in range(len(run.history)):
+        schedule.see(run.history[:epoch])
         rates += [train["lr"] * schedule(epoch * steps + step) for step in range(steps)]
-    return np.array(rates)
+    return np.array(rates), steps
 
 
 def read_run(folder: Path) -> Run | None:
     """A report, read again; None where a file is missing or broken."""
     try:
-        texts = [(folder / f"{name}.json").read_text("utf-8") for name in ("metrics", "history")]
+        texts = [read_json(folder / f"{name}.json") for name in ("metrics", "history")]
         saved = read_npz(folder / "predictions.npz")
         arrays = [saved["labels"], saved["predictions"], saved["classes"].tolist()]
-        return Run(*map(json.loads, texts), *arrays)
-    except (OSError, ValueError, KeyError, UserError):
+        return Run(*texts, *arrays)
+    except (KeyError, UserError):
         return None
 
 
@@ -142,11 +150,6 @@ def read_below(reports: Path, run: Run) -> Run | None:
     found = below_folder(reports, *identity(run.metrics)) if run.metrics["below"] else None
     below = read_run(found[0]) if found else None
     return below if below and np.array_equal(below.labels, run.labels) else None
-
-
-def read_metrics(reports: Path) -> list[dict]:
-    """The metrics.json of every report in a folder, by level number, then config, then seed."""
-    return [metrics for _, metrics in find_reports(reports)]
 
 
 def gain_over_below(
@@ -218,14 +221,18 @@ def find_reports(reports: Path) -> list[tuple[Path, dict]]:
     found = []
     for file in reports.glob("*/metrics.json"):
         try:
-            metrics = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            metrics = read_json(file)
+        except UserError:
             continue
         ours = isinstance(metrics, dict) and metrics.get("schema") == 1
         ours = ours and "detail" in metrics  # it is missing before gains had intervals
-        if ours and level_number(str(metrics.get("level"))) >= 0:
+        named = ours and all(isinstance(metrics.get(k), t) for k, t in IDENTITY.items())
+        if named and level_number(metrics["level"]) >= 0:
             found.append((file.parent, metrics))
     return sorted(found, key=lambda run: (level_number(run[1]["level"]), identity(run[1])))
+
+
+IDENTITY = {"level": str, "config": str, "seed": int}
 
 
 def identity(m: dict) -> tuple[str, str, int]:

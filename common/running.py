@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from common import data, distributed, levels, pretrained, site, unfinished
+from common import distributed, levels, pretrained, site, sources, unfinished
 from common.config import LevelConfig, NoNetwork, UserError
 from common.options import load_config
 from common.places import reports_folder, run_name, runs_folder
@@ -24,7 +24,7 @@ def run_seeds(main: Callable[[LevelConfig], dict], config: LevelConfig) -> list[
     try:
         metrics = [main(config.with_seed(seed)) for seed in seeds]
     except NoNetwork as error:
-        places = [data.archive_place(config.data), pretrained.weights_place(config.network)]
+        places = [sources.archive_place(config.data), pretrained.weights_place(config.network)]
         missing = " and ".join(str(p) for p in places if p and not p.is_file())
         hint = "; without a network run with --offline"
         hint += f", or put the missing files in place: {missing}" if missing else ""
@@ -42,7 +42,7 @@ def check_unfinished(runs: list[tuple[Path, LevelConfig]]) -> None:
     """
     for level, config in runs if distributed.place().first else ():
         for seed in config.seeds or [config.seed]:
-            folder = runs_folder(data.title_of(config.data))
+            folder = runs_folder(sources.title_of(config.data))
             folder /= run_name(level.name, config.stem, seed)
             if not config.resume:
                 unfinished.check(folder, config.with_seed(seed))

@@ -124,7 +124,7 @@ def build(schedule: Step, steps: int) -> Schedule:
             raise UserError(f"train.schedule: {name} has no '{key}'{nearest(key, options)}")
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if key in WHOLE:
-            if not number or value != int(value) or value < 1:
+            if not number or not 1 <= value < math.inf or value != int(value):
                 raise UserError(f"train.schedule: {name}: {key} must be 1 or more, not {value}")
         elif not number or not 0 <= value <= 1:
             raise UserError(f"train.schedule: {name}: {key} must be within 0 and 1, not {value}")

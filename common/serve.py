@@ -8,6 +8,7 @@ import http.server
 import io
 import json
 import logging
+import sys
 import tempfile
 from pathlib import Path
 from typing import NoReturn
@@ -48,10 +49,17 @@ def make_server(answers: Answers, port: int) -> http.server.ThreadingHTTPServer:
     """The server, bound to 127.0.0.1; port 0 takes any free one."""
     handler = type("Handler", (Page,), {"answers": answers})
     try:
-        return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+        return _Server(("127.0.0.1", port), handler)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--port: cannot use {port} ({reason}); choose another") from error
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Whoever leaves before the answer, as by reloading the page, is no error."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Page(http.server.BaseHTTPRequestHandler):

@@ -26,6 +26,8 @@ from common.exhibits import Gallery, Level
 from common.lesson import lesson
 from common.markdown import percent
 from common.pages import report_page
+from common.paths import expanded
+from common.places import write_whole
 from common.records import check_reports
 from common.statistics import SIGNIFICANCE
 from common.table_of_runs import table_of_runs
@@ -42,7 +44,7 @@ def main() -> None:
     named = [argument for argument in sys.argv[1:] if argument != "--slim"]
     if len(named) > 1 or named and named[0].startswith("-"):
         raise UserError("command line: python -m common.site [REPORTS] [--slim]")
-    reports = Path(*named).expanduser() if named else common.config.PROJECT / "reports"
+    reports = expanded(*named) if named else common.config.PROJECT / "reports"
     page = build(reports, redraw=True)
     if "--slim" in sys.argv[1:]:
         slim(reports)
@@ -77,7 +79,7 @@ def build(reports: Path, redraw: bool = False) -> Path:
         js=Markup((HERE / "page.js").read_text("utf-8")),
     )
     path = reports / "index.html"
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
     return path
 
 
@@ -86,14 +88,15 @@ def slim(reports: Path) -> None:
     shown = {folder for folder, _ in read_levels(reports)}
     for folder, _ in report.find_reports(reports):
         run = report.read_run(folder) if folder not in shown else None
-        if run is None:
+        arrays = report.read_predictions(folder)
+        if run is None or arrays is None:
             continue
+        page, draft = report_page(run, report.read_below(reports, run), []), folder / "slim.npz"
+        np.savez_compressed(draft, **arrays, classes=np.array(run.classes))
+        os.replace(draft, folder / "predictions.npz")
+        write_whole(folder / "report.md", page)
         for name in _pictures(folder):
             (folder / f"{name}.png").unlink()
-        arrays = report.read_predictions(folder)
-        np.savez_compressed(folder / "predictions.npz", **arrays, classes=np.array(run.classes))
-        page = report_page(run, report.read_below(reports, run), [])
-        (folder / "report.md").write_text(page, encoding="utf-8")
 
 
 def show(path: Path) -> None:
@@ -153,7 +156,7 @@ def _draw(folder: Path, level: Level, reports: Path, redraw: bool) -> None:
         for name, figure in report.draw(level.run, level.logits, below).items():
             plots.save(figure, folder / f"{name}.png")
     page = report_page(level.run, below, _pictures(folder))
-    (folder / "report.md").write_text(page, encoding="utf-8")
+    write_whole(folder / "report.md", page)
 
 
 def _pictures(folder: Path) -> list[str]:

@@ -14,14 +14,15 @@ HEADER += ["gain, points", "calibration error", "trained parameters", "epochs", 
 
 def table_of_runs(reports: Path) -> tuple[list[str], list[list[Cell]]]:
     """Header and rows; the values are metrics.json's own."""
-    rows = [_row(m) for _, m in find_reports(reports)]
+    rows = [row_of(m) for _, m in find_reports(reports)]
     for name in _not_measured(reports):
         cells: list[Cell] = [(name, name), ("", None), ("not measured here", None)]
         rows.append(cells + [("", None)] * (len(HEADER) - len(cells)))
     return HEADER, rows
 
 
-def _row(m: dict) -> list[Cell]:
+def row_of(m: dict) -> list[Cell]:
+    """A run's cells."""
     name = m["level"] if m["config"] == "config" else f"{m['level']}-{m['config']}"
     test, train = m["test"]["accuracy"], m["train"]["accuracy"]
     low, high = m["detail"]["interval"]
@@ -47,5 +48,5 @@ def _not_measured(reports: Path) -> list[str]:
     try:
         content = json.loads((reports / "comparison.json").read_text(encoding="utf-8"))
         return [row["config"] for row in content["rows"] if row["test_accuracy"] is None]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []

@@ -2,15 +2,18 @@
 
 import contextlib
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import common.config
 from common import checkpoint, levels, pretrained
 from common.archives import KINDS
-from common.config import UserError
-from common.data import ImageSet, archive_place, load_splits
+from common.config import TestConfig, UserError
+from common.data import ImageSet, load_splits
 from common.network import StagedNetwork
 from common.places import run_name, runs_folder
+from common.ranges import SIDE
 from common.readers import read_checkpoint, read_settings
+from common.sources import archive_place
 from common.verdicts import comparable
 
 
@@ -27,10 +30,14 @@ def load_trained(
     """
     content = read_checkpoint(place)
     if classes is None:
-        facts = {"classes": list, "stored_size": int, "tta": str}
-        missing = [key for key, kind in facts.items() if not isinstance(content.get(key), kind)]
-        if missing:
-            raise UserError(f"{place}: of an older version (no {missing[0]}); train it again")
+        names, size = content.get("classes"), content.get("stored_size")
+        facts = {
+            "classes": isinstance(names, list) and all(isinstance(name, str) for name in names),
+            "stored_size": type(size) is int and 0 < size <= SIDE,
+            "tta": content.get("tta") in get_args(get_type_hints(TestConfig)["tta"]),
+        }
+        if missing := [fact for fact, fine in facts.items() if not fine]:
+            raise UserError(f"{place}: no {missing[0]} that can be; train it again")
         classes = len(content["classes"])
     config = read_settings(content["settings"], common.config.PROJECT, None, None, place)
     config.network.image_size = pretrained.image_size(config.network)

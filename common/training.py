@@ -19,7 +19,7 @@ from common.distributed import SharedError
 from common.evaluation import predict
 from common.live import Live
 from common.network import Features, StagedNetwork, batch_norms
-from common.progress import Progress, best_epoch, finished, log_epoch
+from common.progress import Progress, finished, log_epoch
 from common.runtime import counter_seed
 from common.trunk import FeatureBatches, Trunk
 
@@ -57,7 +57,6 @@ def fit(
     trainer = Trainer(network, data, config, trunk)
     live = Live(config.log if trainer.processes.first else "none", folder)
     history = trainer.progress.resume(folder / "last.pt") if config.resume else []
-    best = best_epoch(history)
 
     while not finished(history, config.train):
         epoch = len(history) + 1
@@ -67,9 +66,7 @@ def fit(
         history.append(entry)
         live.epoch(entry)
         log_epoch(entry, config.train.epochs)
-        if best is None or entry["val_accuracy"] > best["val_accuracy"]:
-            best = entry
-        trainer.progress.save(history, best is entry, folder)
+        trainer.progress.save(history, folder)
         trainer.processes.wait()
 
     if len(history) < config.train.epochs:

@@ -16,7 +16,7 @@ NEEDED |= {"optimizer": dict, "scaler": dict, "average": dict}
 
 def clear(folder: Path) -> None:
     """Remove the halves of files that a killed run was writing."""
-    for leftover in folder.glob("*.part"):
+    for leftover in [*folder.glob("*.part"), *folder.glob(".*.part")]:
         leftover.unlink()
 
 
@@ -37,8 +37,8 @@ def check(folder: Path, config: LevelConfig) -> None:
             if before.is_file() and _of_this(checkpoint.load(before), config):
                 raise UserError(f"{error}; --anew starts over") from error
         return
-    history = content.get("history", [])
-    if _of_this(content, config) and not finished(history, config.train):
+    history = content.get("history")
+    if _of_this(content, config) and _whole(content) and not finished(history, config.train):
         raise UserError(
             f"an unfinished run of this config is in {folder}, after {len(history)} of "
             f"{config.train.epochs} epochs: --resume goes on with it "
@@ -48,7 +48,23 @@ def check(folder: Path, config: LevelConfig) -> None:
 
 def _of_this(content: dict[str, Any], config: LevelConfig) -> bool:
     """Whether a checkpoint is of a run of this config."""
-    return not differences(content.get("settings", {}), config.settings())
+    settings = content.get("settings")
+    return isinstance(settings, dict) and not differences(settings, config.settings())
+
+
+def _whole(content: dict[str, Any]) -> bool:
+    """Whether a checkpoint holds all that training goes on from."""
+    history, shape = (
+        content.get("history"),
+        {"epoch": int, "val_accuracy": float, "val_loss": float},
+    )
+    return (
+        all(isinstance(content.get(key), kind) for key, kind in NEEDED.items())
+        and {"state", "param_groups"} <= content["optimizer"].keys()
+        and bool(history)
+        and all(isinstance(entry, dict) for entry in history)
+        and all(isinstance(e.get(k), kind) for e in history for k, kind in shape.items())
+    )
 
 
 def check_resumable(folder: Path, config: LevelConfig, data: Splits) -> None:
@@ -57,8 +73,7 @@ def check_resumable(folder: Path, config: LevelConfig, data: Splits) -> None:
     if not place.exists():
         return
     content = checkpoint.load(place)
-    whole = all(isinstance(content.get(key), kind) for key, kind in NEEDED.items())
-    if not whole or checkpoint.not_finite(content["network"]):
+    if not _whole(content) or checkpoint.not_finite(content["network"]):
         raise UserError(
             f"{place}: not a checkpoint that training goes on from, as a best.pt or one with NaN "
             "in its weights; put last.pt back, or run without --resume to start anew"

@@ -46,7 +46,16 @@ def shown(value: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which YAML would forget the first."""
+    """Refuses a key that stands twice, of which YAML would forget the first, and aliases, of which
+    few bytes make any number of values.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.events.AliasEvent):
+            alias = self.peek_event()
+            text = f"'*{alias.anchor}' is an alias; write the value itself"
+            raise yaml.composer.ComposerError(None, None, text, alias.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()

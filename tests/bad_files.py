@@ -16,6 +16,7 @@ from spoiled import (
     archive,
     arrays,
     contents,
+    epochs,
     figures,
     pets,
     picture,
@@ -35,6 +36,7 @@ DATA = [
     (FOLDER, {"pets/train/cat/1.png": ""}, "pets has no folder test/"),
     (FOLDER, pets(lambda root: (root / "train/emu").mkdir()), "pets/train/emu", "in test/ (emu)"),
     (FOLDER, pets(lambda root: [(root / h / "emu").mkdir() for h in ALL]), "no readable picture"),
+    (FOLDER, pets(spoiled.odd_class), "the class folder 'd\\udce9g' is not named in UTF-8; rename"),
     (FOLDER, pets(classes=["cat"]), "pets/train needs class folders, two at least; found cat"),
     (FOLDER, pets(per_class=1), "2 training pictures", "too few", "data.val_fraction"),
     (FOLDER, picture(spoiled.text), PICTURE, "no known picture format", "skip_unreadable"),
@@ -85,6 +87,22 @@ WEIGHTS = [
     (MINE, weights(spoiled.holding(float("nan"))), "mine.pth: 'bn1.running_mean' holds NaN"),
     (MINE, weights(spoiled.holding(float("inf"))), "mine.pth: 'bn1.running_mean' holds NaN"),
     (MINE, weights(spoiled.holding(1j)), "mine.pth: 'bn1.running_mean' holds NaN", "real numbers"),
+    (
+        MINE,
+        weights(spoiled.holding(1e300, torch.float64)),
+        "'bn1.running_mean' holds NaN, infinity",
+    ),
+    (
+        MINE,
+        weights(lambda: spoiled.bundled() | {"bn1.bias": torch.ones(64, device="meta")}),
+        "'bn1.b",
+    ),
+    (MINE, weights(lambda: spoiled.bundled() | {"bn1.bias": torch.ones(64).to_sparse()}), "'bn1.b"),
+    (
+        MINE + " --network.arch vit_b_16 --network.image_size 32",
+        weights({"encoder.pos_embedding": torch.zeros(1, 190, 768)}),
+        "mine.pth is not for this network: 'encoder.pos_embedding' cannot be interpolated",
+    ),
     ("1 --data.name digits", {}, "cannot download the ImageNet weights", "--offline"),
 ]
 BEST, LAST = "level1_baseline/best.pt", "level1_baseline/last.pt"
@@ -102,12 +120,18 @@ CHECKPOINTS = [
     (LEVEL4, run(BEST, saved(lambda _: {"network": 3})), BEST, "it holds no network"),
     (LEVEL4, run(BEST, saved(lambda _: {"split": ""})), BEST, "other split", "run first"),
     (RESUME, run(LAST, spoiled.empty), LAST, DAMAGED),
-    (RESUME, run(LAST, spoiled.folder), LAST, DAMAGED),
+    (RESUME, run(LAST, spoiled.folder), LAST, "cannot be read (it is no file)"),
+    (RESUME, run(LAST, saved(lambda c: {"history": [1]})), LAST, "training goes on from"),
+    (RESUME, run(LAST, saved(lambda c: {"history": []})), LAST, "training goes on from"),
+    (RESUME, run(LAST, saved(lambda c: {"optimizer": {}})), LAST, "training goes on from"),
     (RESUME, run(LAST, saved(lambda c: {"optimizer": None})), LAST, "training goes on from"),
     (RESUME, run(LAST, tensors(lambda t: {k: v * np.nan for k, v in t.items()})), LAST, "NaN"),
     (PREDICT, run(BEST, spoiled.cut), BEST, DAMAGED, "train again"),
     (PREDICT, run(BEST, saved(lambda c: {"settings": {"sede": 1}})), BEST, "mean 'seed'"),
     (PREDICT, run(BEST, saved(lambda c: {"classes": 3})), BEST, "no classes", "train it again"),
+    (PREDICT, run(BEST, saved(lambda c: {"tta": "x"})), BEST, "no tta that can be"),
+    (PREDICT, run(BEST, saved(lambda c: {"stored_size": 0})), BEST, "no stored_size that can be"),
+    (PREDICT, run(BEST, spoiled.nested), BEST, DAMAGED),
     (PREDICT, run(BEST, tensors(lambda t: {k: v[:1] for k, v in t.items() if v.ndim})), BEST),
     (GRADE, run(BEST, spoiled.text), BEST, DAMAGED),
     (GRADE, run(BEST, saved(lambda c: {"settings": 3})), BEST, "'settings' is missing"),
@@ -116,6 +140,30 @@ SITE, COURSE = "site ../project/runs/digits/reports", "course SMALL"
 COMPARE = "compare ../project/level1_baseline/baselines TINY"
 METRICS, HISTORY, ARRAYS = "metrics.json", "history.json", "predictions.npz"
 AGAIN = "run its level again, or move the folder away"
+EPOCHS = [{"pictures_per_second": None}, {"val_accuracy": np.nan}, {"epoch": np.inf}]
+FIGURES = [  # what one level's figures cannot be, and how that is said
+    (lambda m: m.pop("below", 0) and {} or {"below": 3}, "'below'"),
+    (lambda m: {"below": {"level": "level0_x"}}, "'below' cannot be so"),
+    (lambda m: {"commit": 3}, "'commit'", "str | None"),
+    (lambda m: {"command": "\ud800"}, "not JSON", "surrogates"),
+    (lambda m: {"frozen": {}}, "'frozen.before'"),
+    (lambda m: {"trainable": [1, 2]}, "'trainable' cannot be so"),
+    (lambda m: {"seconds": np.nan}, "'seconds' cannot be so"),
+    (lambda m: {"test": m["test"] | {"correct": 61}}, "'test.correct' cannot be so"),
+    (lambda m: {"val": m["val"] | {"correct": 0, "total": 0}}, "'val.correct' cannot be so"),
+    (lambda m: {"weights": {"name": "x", "sha256": 3}}, "'weights.sha256'"),
+    (lambda m: {"detail": m["detail"] | {"ece_scaled": None}}, "'detail.ece_scaled'"),
+    (lambda m: {"detail": m["detail"] | {"interval": []}}, "'detail.interval' cannot be so"),
+    (lambda m: {"detail": m["detail"] | {"recall": [1]}}, "'detail.recall' cannot be so"),
+    (lambda m: {"settings": m["settings"] | {"network": 3}}, "cannot be shown (TypeError"),
+    (lambda m: {"settings": m["settings"] | {"benchmarks": [3]}}, "cannot be shown (TypeError"),
+    (
+        lambda m: {
+            "settings": m["settings"] | {"train": m["settings"]["train"] | {"batch_size": 0}}
+        },
+        "cannot be shown (ZeroDivisionError",
+    ),
+]
 REPORTS = [
     (SITE, report(METRICS, spoiled.cut), METRICS, "not JSON", AGAIN),
     (SITE, report(METRICS, lambda f: f.write_text("[]")), METRICS, "not a report of schema 1"),
@@ -133,6 +181,14 @@ REPORTS = [
     (SITE, report(ARRAYS, arrays(labels=np.full(60, 99))), ARRAYS, "'labels'", "10 classes"),
     (SITE, report(ARRAYS, arrays(labels=None)), ARRAYS, "'labels'", "missing"),
     (SITE, report(ARRAYS, arrays(logits=np.zeros((60, 3)))), ARRAYS, "'logits'", "(60, 3)"),
+    *((SITE, report(METRICS, figures(change)), METRICS, *words) for change, *words in FIGURES),
+    *((SITE, report(HISTORY, epochs(**change)), HISTORY, "no number") for change in EPOCHS),
+    (SITE, report(ARRAYS, arrays(logits=np.full((60, 10), np.nan))), ARRAYS, "'logits' holds NaN"),
+    (SITE, report(ARRAYS, arrays(labels=np.zeros(0, int))), ARRAYS, "'labels' is not (60,)"),
+    (SITE, report(METRICS, spoiled.fifo), METRICS, "it is no file"),
+    ("1 TINY --reports .", {"README.md": "my own"}, "README.md: not a page that runs write"),
+    ("1 TINY --reports .", {"README.md/x": ""}, "README.md: not a page that runs write"),
+    ("1 TINY --reports .", {"index.html": "<!doctype html>"}, "index.html: not a page that runs"),
     ("3 TINY", report(ARRAYS, spoiled.folder), ARRAYS, "unreadable", AGAIN),
     (
         COURSE,
@@ -165,6 +221,8 @@ PICTURES = [
     ),
     (PREDICT, {"a.png": announced(50_000, 50_000)}, "a.png: not a readable picture", "bomb"),
     ("predict more", {"more/notes.txt": "x"}, "more: no pictures in this folder"),
+    ("predict .", lambda here: spoiled.fifo(here / "a.png"), ".: no pictures in this folder"),
+    (PREDICT, spoiled.floats, "a.png: not a readable picture (pixels of floating-point numbers"),
     ("predict a.png --runs more", {"a.png": "", "more/x": ""}, "more: no trained level here"),
     ("predict a.png --output more", {"a.png": "", "more/x": ""}, "--output: cannot write more"),
     ("predict a.png --output no/b.png", {"a.png": ""}, "no is no folder to write to"),

@@ -29,6 +29,7 @@ class Bug:
 
 
 TRAINING, EVALUATION = "common/training.py", "common/evaluation.py"
+PROGRESS = "common/progress.py"
 BATCHES, HEAD = "common/batches.py", "level3_fusion/fusion_head.py"
 STEP = "one step is the configured step"
 MODES = "train and eval mode"
@@ -146,13 +147,11 @@ BUGS = [
         "pixels normalised"),
     Bug("test chooses the epoch", TRAINING, VAL, "Batches(data.test, *options)",
         "test is never read in training"),
-    Bug("the last epoch kept, not the best", TRAINING,
-        'if best is None or entry["val_accuracy"] > best["val_accuracy"]:', "if True:",
-        "the best epoch on val is kept"),
-    Bug("the epoch chosen by train accuracy", TRAINING,
-        'if best is None or entry["val_accuracy"] > best["val_accuracy"]:',
-        'if best is None or entry["train_accuracy"] > best["train_accuracy"]:',
-        "the best epoch on val is kept"),
+    Bug("the last epoch kept, not the best", PROGRESS,
+        'key=lambda entry: (entry["val_accuracy"], -entry["epoch"])',
+        'key=lambda entry: entry["epoch"]', "the best epoch on val is kept"),
+    Bug("the epoch chosen by train accuracy", PROGRESS, 'key=lambda entry: (entry["val_accuracy"]',
+        'key=lambda entry: (entry["train_accuracy"]', "the best epoch on val is kept"),
     Bug("mean of batch means in training", TRAINING,
         "correct += (logits.argmax(1) == _hard(targets))[:own].sum()",
         "correct = correct + (logits.argmax(1) == targets).double().mean() * 60 / len(self.train)",

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import io
 import json
+import os
 import pickle
 import struct
 import tarfile
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
+from PIL import Image
 
 from common import checkpoint
 from common.pretrained import BUNDLED
@@ -50,7 +52,24 @@ def folder(file):
     file.mkdir()
 
 
+def fifo(file):
+    """A pipe of the file's name, which nobody writes to."""
+    file.unlink(missing_ok=True)
+    os.mkfifo(file)
+
+
 # ---- pictures ----
+
+
+def floats(here):
+    """Prepares a.png, which is a TIFF of floating-point numbers."""
+    Image.new("F", (8, 8), 0.5).save(here / "a.png", "TIFF")
+
+
+def odd_class(root):
+    """A class whose folder has no name in UTF-8."""
+    for half in ("train", "test"):
+        (root / half / "dog").rename(root / half / "d\udce9g")
 
 
 def announced(width, height):
@@ -127,9 +146,9 @@ def weights(content, name="mine.pth"):
     return prepare
 
 
-def holding(value):
+def holding(value, dtype=None):
     """The bundled weights with a number that is none."""
-    return lambda: bundled() | {"bn1.running_mean": torch.full((64,), value)}
+    return lambda: bundled() | {"bn1.running_mean": torch.full((64,), value, dtype=dtype)}
 
 
 def architecture(name):
@@ -182,6 +201,24 @@ def saved(change):
 def tensors(change):
     """The same with the network's tensors {name: tensor} changed."""
     return saved(lambda content: {"network": change(content["network"])})
+
+
+def nested(file):
+    """Lists of the same lists: nine in each, nine deep."""
+    part = [0]
+    for _ in range(9):
+        part = [part] * 9
+    torch.save({"network": {}, "part": part, "sha256": ""}, file)
+
+
+def epochs(**changed):
+    """Spoils history.json's first epoch."""
+
+    def spoil(file):
+        first, *rest = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(json.dumps([first | changed, *rest]), encoding="utf-8")
+
+    return spoil
 
 
 def figures(change):

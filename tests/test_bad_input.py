@@ -105,8 +105,8 @@ def snapshot(place):
     found = {}
     for path in place.rglob("*"):
         if "__pycache__" not in path.parts:
-            content = path.read_bytes() if path.is_file() else b""
-            found[path.relative_to(place).as_posix()] = content and hashlib.sha256(content).digest()
+            sha256 = hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b""
+            found[path.relative_to(place).as_posix()] = sha256
     return found
 
 

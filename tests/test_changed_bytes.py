@@ -63,7 +63,7 @@ def tensors(arrays):
 @pytest.mark.parametrize("name", ["last.pt", "best.pt"])
 def test_checkpoint(tmp_path, name):
     trainer = built(small_network(["c", "head"]), small_splits(), LevelConfig(train=quick()))
-    trainer.progress.save([{"epoch": 1, "val_loss": 0.25}], better=True, folder=tmp_path)
+    trainer.progress.save([{"epoch": 1, "val_accuracy": 0.25}], tmp_path)
     content = checkpoint.load(tmp_path / name)
     file, read = tmp_path / name, checkpoint.load if name == "last.pt" else readers.read_checkpoint
     found = [outcome(lambda: read(file), content) for _ in changes(file)]
@@ -193,7 +193,7 @@ def test_weights(tmp_path, kind):
         return trainer.progress
 
     sha256, expected = read()
-    stated(sha256).save([{"epoch": 1}], better=True, folder=tmp_path)
+    stated(sha256).save([{"epoch": 1, "val_accuracy": 0.25}], tmp_path)
     content = checkpoint.load(last)
     evidence = SimpleNamespace(metrics={"weights": {"sha256": sha256}}, checkpoint=content)
     assert check_weights(evidence, Weights("mine", sha256, 8)).passed

@@ -15,7 +15,8 @@ import torch
 
 import common.config
 from common.config import DataConfig, NoNetwork, UserError
-from common.data import archive_place, load_splits
+from common.data import load_splits
+from common.sources import archive_place
 from makers import make_cifar_archive, make_picture_folder, patched_checksums, write_sitecustomize
 
 PROJECT = common.config.PROJECT

@@ -74,7 +74,7 @@ GOOD = {
         max_size=2,
     ),
     "seed": st.integers(0, 2**63 - 1),
-    "seeds": st.none() | st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=3),
+    "seeds": st.none() | st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=3, unique=True),
     "resume": st.booleans(),
     "anew": st.booleans(),
     "audit": st.booleans(),
@@ -149,7 +149,7 @@ def in_range(c):
         and (c.train.clip_norm is None or 0 < c.train.clip_norm < math.inf)
         and (c.train.ema is None or 0 < c.train.ema < 1)
         and all(0 <= seed < 2**63 for seed in [c.seed, *(c.seeds or [])])
-        and c.seeds != []
+        and (c.seeds is None or 0 < len(c.seeds) == len(set(c.seeds)))
         and c.network.trainable != []
     )
 

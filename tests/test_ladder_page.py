@@ -50,7 +50,7 @@ def test_the_ladder_has_a_row_a_level_in_order(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "metrics.json").write_text(text)
 
-    order = [(m["level"], m["config"], m["seed"]) for m in report.read_metrics(tmp_path)]
+    order = [(m["level"], m["config"], m["seed"]) for _, m in report.find_reports(tmp_path)]
     assert order == [
         *(("level1_first", "config", seed) for seed in range(2)),
         ("level2_second", "config", 0),

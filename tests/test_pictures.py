@@ -1,5 +1,8 @@
 """One picture file of every kind becomes upright RGB."""
 
+import struct
+import subprocess
+import sys
 from unittest import mock
 
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 from PIL import Image
 
 from common.pictures import UnreadablePicture, read_picture
+from projects import PROJECT
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -93,6 +97,43 @@ def test_a_picture_that_is_a_program_is_not_run(tmp_path, monkeypatch):
             read_picture(tmp_path / "red.png", size)
     with Image.open(tmp_path / "red.png") as image, pytest.raises(AssertionError):
         image.load()
+
+
+def test_a_program_inside_a_picture_is_not_run(tmp_path, monkeypatch):
+    """Pillow opens what an IPTC file holds as a picture of any format, EPS, too."""
+    Image.new("RGB", (4, 4), RED).save(tmp_path / "red.eps")
+
+    def field(record, number, content):
+        return struct.pack(">BBBH", 28, record, number, len(content)) + content
+
+    header = (60, b"\1\0"), (20, b"\0\4"), (30, b"\0\4"), (120, b"\5")
+    content = b"".join(field(3, *part) for part in header)
+    content += field(8, 10, (tmp_path / "red.eps").read_bytes())
+    (tmp_path / "red.jpg").write_bytes(content)
+    run = mock.Mock(side_effect=AssertionError("it was run"))
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", run)
+    with pytest.raises(UnreadablePicture, match="no known picture format"):
+        read_picture(tmp_path / "red.jpg")
+    with Image.open(tmp_path / "red.jpg") as image, pytest.raises(AssertionError):
+        image.load()
+
+
+def test_what_pillow_warns_of_is_no_news(tmp_path):
+    """In a process of its own, for pytest sets filters of its own."""
+    exif = Image.Exif()
+    exif[0x10E] = "a description of some length"
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif)
+    content = bytearray((tmp_path / "a.jpg").read_bytes())
+    place = content.index(b"Exif") + 16
+    content[place + 4 : place + 8] = b"\0\0\xff\xff"  # more text than there is
+    (tmp_path / "a.jpg").write_bytes(content)
+    script = "import sys; from pathlib import Path; from common.pictures import read_picture"
+    script += "\nif len(sys.argv) > 2: import warnings; warnings.resetwarnings()"
+    script += "\nprint(read_picture(Path(sys.argv[1])).shape)"
+    command = [sys.executable, "-c", script, tmp_path / "a.jpg"]
+    for more, quiet in ([], True), (["loud"], False):
+        done = subprocess.run([*command, *more], cwd=PROJECT, capture_output=True, text=True)
+        assert done.stdout == "(3, 8, 8)\n" and (done.stderr == "") == quiet, done.stderr
 
 
 def test_unreadable_files(tmp_path, monkeypatch):

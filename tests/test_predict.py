@@ -4,7 +4,10 @@ import http.client
 import io
 import json
 import re
+import socket
+import struct
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -132,6 +135,29 @@ def test_nothing_else_is_served(server):
         "Content-Security-Policy"
     )
     assert all(name in text for name in NAMES)
+
+
+def test_who_leaves_before_the_answer_is_no_error(server, digit, capsys):
+    body = digit.read_bytes()
+    for size in (len(body), len(body) + 1):  # after the picture, and within it
+        connection = socket.create_connection(("127.0.0.1", server.server_port))
+        linger = struct.pack("ii", 1, 0)  # closed at once, by a reset
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        head = f"POST /answers HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n"
+        connection.sendall(f"{head}Content-Length: {size}\r\n\r\n".encode() + body)
+        time.sleep(0.2)
+        connection.close()
+    assert ask(server, body)[0].status == 200
+    for _ in range(50):
+        if threading.active_count() <= 3:
+            break
+        time.sleep(0.1)
+    assert capsys.readouterr().err == ""
+    try:
+        raise ValueError("a bug of ours")
+    except ValueError:
+        server.handle_error(None, ("127.0.0.1", 1))
+    assert "a bug of ours" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("length", ["-1", "+5", "5, 5", "0x5", "\xb2", "5" * 5000, "", "1e9"])

@@ -119,7 +119,7 @@ def test_files_can_be_read_by_whom_the_umask_allows(tmp_path):
 
 
 def test_a_disk_that_does_not_give_a_checkpoint_is_not_called_damage(tmp_path):
-    with pytest.raises(UserError, match=r"last.pt: cannot be read \(Is a directory\)") as refused:
+    with pytest.raises(UserError, match=r"last.pt: cannot be read \(it is no file\)") as refused:
         (tmp_path / "last.pt").mkdir()
         checkpoint.load(tmp_path / "last.pt")
     assert not isinstance(refused.value, checkpoint.Damaged)
