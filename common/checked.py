@@ -1,7 +1,5 @@
 """Parameters from a config: of steps, and of networks."""
 
-import math
-
 from common.config import UserError
 
 WIDEST = 4096  # channels, or what else a network's option counts
@@ -21,19 +19,16 @@ def check_range(what: str, value: object, low: float, high: float) -> None:
         raise UserError(f"augment: {what} must be [low, high], not {value}")
 
 
-def check_number(
-    what: str, value: object, low: float, high: float = math.inf, kind: type = float
-) -> None:
+def check_number(what: str, value: object, low: float, high: float, kind: type = float) -> None:
     """Refuse a step's parameter that is no number from low to high, or not whole where kind is int.
 
     Raises:
         UserError: it names the step and the parameter.
     """
     good = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
-    if not good or not low <= value <= high or math.isinf(value):
+    if not good or not low <= value <= high:
         name = "a whole number" if kind is int else "a number"
-        limits = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
-        raise UserError(f"augment: {what} must be {name} {limits}, not '{value}'")
+        raise UserError(f"augment: {what} must be {name} from {low} to {high}, not '{value}'")
 
 
 def check_option(what: str, value: object, default: bool | int | float) -> None:

@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import charts, comparison, levels, plots, pretrained, runtime
+from common import charts, comparison, levels, plots, pretrained, running, runtime
 from common.config import LevelConfig, NoNetwork, UserError, named_step
 from common.data import load_splits
 from common.options import load_config
@@ -54,6 +54,7 @@ def main() -> None:
     data = load_splits(configs[0].data, pretrained.image_size(configs[0].network))
     place = reports_folder(configs[0], data.title)
     check_reports(place)
+    running.check_unfinished([(level, c) for c in configs if not _report(place, level.name, c)])
     found = [_run(level, config, place) for config in configs]
     place.mkdir(parents=True, exist_ok=True)
     if path.is_file():
@@ -183,4 +184,4 @@ def _size(level: Path, config: LevelConfig, classes: int) -> dict:
 
 
 if __name__ == "__main__":
-    levels.command(main)
+    levels.command(main, resumes=True)

@@ -63,4 +63,5 @@ def ablations(level: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    levels.command(main, trains="--verify-resume" not in sys.argv)
+    trains = "--verify-resume" not in sys.argv
+    levels.command(main, several=trains, resumes=trains)

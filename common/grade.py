@@ -36,7 +36,7 @@ from common.examination import (
     examine,
 )
 from common.gains import compare_with_below
-from common.grade_formats import FORMATS
+from common.grade_formats import FORMATS, printable
 from common.options import load_config
 from common.paths import expanded
 from common.readers import read_checkpoint, read_settings
@@ -76,6 +76,7 @@ def main() -> None:
             f"{place}: no project to grade: it needs level<N>_<name>/ with run.py and config.yaml"
         )
     grades, notes = grade_project(place.resolve(), arguments.reports, options)
+    notes = [printable(note) for note in notes]
     _write(FORMATS[arguments.format](grades, notes), arguments.output)
     if not all(grade.passed for grade in grades):
         sys.exit(1)

@@ -33,13 +33,12 @@ def text(grades: list[Grade], notes: list[str]) -> str:
         for f in grade.findings:
             mark = {True: "ok  ", False: "FAIL", None: "--  "}[f.passed]
             lines.append(f"  {mark} {f.check}: {_words(f)}")
-    notes = [_printable(note) for note in notes]
     return "\n".join([*lines, "", *notes, UNPROVEN.rstrip(), summary(grades)]) + "\n"
 
 
 def _words(finding: Finding) -> str:
     expected = f"expected {finding.expected}; " if finding.expected else ""
-    return _printable(f"{expected}seen {finding.seen}" if expected else finding.seen)
+    return printable(f"{expected}seen {finding.seen}" if expected else finding.seen)
 
 
 def _row(grade: Grade) -> list[str]:
@@ -61,14 +60,14 @@ def as_json(grades: list[Grade], notes: list[str]) -> str:
     levels = [
         {
             "level": grade.evidence.level,
-            "report": str(grade.evidence.report or "") or None,
+            "report": printable(str(grade.evidence.report or "")) or None,
             "passed": grade.passed,
             "test": grade.test,
             "benchmark": grade.bar,
             "below": grade.below,
             "checks": [
                 {"check": f.check, "outcome": f.outcome}
-                | {"expected": _printable(f.expected), "seen": _printable(f.seen)}
+                | {"expected": printable(f.expected), "seen": printable(f.seen)}
                 for f in grade.findings
             ],
         }
@@ -102,8 +101,8 @@ def junit(grades: list[Grade], notes: list[str]) -> str:
     return ElementTree.tostring(root, "unicode", xml_declaration=True) + "\n"
 
 
-def _printable(words: str) -> str:
-    """Without control characters, which a submission may hold: a terminal would obey them."""
+def printable(words: str) -> str:
+    """Words without control characters, which a submission may hold: a terminal would obey them."""
     return "".join(c if c.isprintable() else "?" for c in words)
 
 

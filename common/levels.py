@@ -60,12 +60,16 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: somebody or a batch system wants the process to end."""
 
 
-def command(action: Callable[[], object], trains: bool = False) -> None:
+def command(action: Callable[[], object], several: bool = False, resumes: bool = False) -> None:
     """Run a command: a user's error is one line and status 2.
 
-    Ctrl-C and SIGTERM are one line, and status 130 and 143. A command that `trains` levels goes on
-    with --resume, and may run in several processes, of which the first one speaks; the others say
-    only what ends them.
+    Ctrl-C and SIGTERM are one line, and status 130 and 143.
+
+    Args:
+        action: the command.
+        several: several processes may run it, of which the first one speaks; the others say only
+            what ends them.
+        resumes: it goes on with --resume.
     """
     here = distributed.place()
     who = "" if here.first else f"process {here.rank}: "
@@ -77,7 +81,7 @@ def command(action: Callable[[], object], trains: bool = False) -> None:
     log.setLevel(logging.INFO if here.first else logging.ERROR)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        if here.world > 1 and not trains:
+        if here.world > 1 and not several:
             raise SharedError("this command is for one process; torchrun is for a level's run.py")
         _check_arguments()
         action()
@@ -90,7 +94,7 @@ def command(action: Callable[[], object], trains: bool = False) -> None:
     except KeyboardInterrupt as stop:
         for again in (signal.SIGINT, signal.SIGTERM):  # torchrun sends what the terminal has sent
             signal.signal(again, signal.SIG_IGN)
-        hint = "; the same command with --resume goes on" if trains else ""
+        hint = "; the same command with --resume goes on" if resumes else ""
         print(f"\n{who}stopped{hint}", file=sys.stderr)
         sys.exit(143 if isinstance(stop, Terminated) else 130)
     except OSError as error:

@@ -137,7 +137,8 @@ def _check_keys(file: Path, arguments: list[str]) -> None:
             hint = nearest(key, [*known, "config", "print_config", "offline"])
             raise UserError(f"command line: unknown option '--{key}'{hint}")
         value = _option(arguments, argument) if "=" not in argument else argument.split("=", 1)[1]
-        if dataclasses.is_dataclass(known.get(key)) and not str(value).lstrip().startswith("{"):
+        group = argument.startswith("--") and dataclasses.is_dataclass(known.get(key))
+        if group and not str(value).lstrip().startswith("{"):
             raise UserError(f"command line: --{key}: give its options one by one, as --{key}.NAME")
         if value not in ("null", "~"):  # which are how one says nothing there
             _check_text("command line", key, value, known.get(key))

@@ -33,7 +33,7 @@ MANY = 2000  # from here on, worker processes and a progress bar pay
 Image.init()
 # Of those that Pillow reads: not EPS, a program, which Ghostscript would run, and none that may
 # hold one, as IPTC.
-KNOWN = "AVIF BMP DIB GIF ICO JPEG JPEG2000 MPO PCX PNG PPM QOI SGI TGA TIFF WEBP"
+KNOWN = "AVIF BMP DIB GIF ICO JPEG JPEG2000 PCX PNG PPM QOI SGI TGA TIFF WEBP"
 FORMATS = [name for name in Image.ID if name in KNOWN.split()]
 
 

@@ -35,7 +35,7 @@ def slug(title: str) -> str:
 
 def write_whole(file: Path, text: str) -> None:
     """Write a text as UTF-8: the old file or the new."""
-    content, draft = text.encode("utf-8"), file.with_name(f".{file.name}.part")
+    content, draft = text.encode("utf-8"), file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         draft.write_bytes(content)
         os.replace(draft, file)

@@ -57,7 +57,7 @@ def check_same(path: Path, content: dict[str, Any], own: dict[str, Any]) -> None
     if differing:
         raise UserError(
             f"{path}: made with other {', '.join(differing)}; change back what differs, "
-            "or run without --resume to start anew"
+            "or give --anew instead of --resume to start over"
         )
 
 

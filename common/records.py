@@ -18,7 +18,6 @@ from common.tables import benchmark
 SHOWN = NEEDED | {
     "weights.sha256": str | None,
     "commit": str | None,
-    "below": dict | None,
     "frozen.before": str,
     "frozen.after": str,
     "parameters": int,
@@ -103,7 +102,8 @@ def _check_shown(folder: Path, metrics: dict) -> None:
         row_of(metrics)
         benchmark(metrics)
         if run := read_run(folder):
-            report_page(run, None, [])
+            bare = run._replace(metrics=metrics | {"settings": {}})
+            report_page(run, bare, [])  # all settings differ, so that all are shown
             learning_rates(run)
     except UNFIT as error:
         reason = f"{type(error).__name__}: {line(error)}"
@@ -122,11 +122,16 @@ def _impossible(m: dict) -> str | None:
     fine["detail.recall"] &= len(recall) == m["data"]["classes"]
     fine["detail.top5"] = m["detail"].get("top5") is None or _finite(m["detail"]["top5"])
     fine["trainable"] = all(isinstance(name, str) for name in m["trainable"])
-    if below := m["below"]:
-        figures = [below.get(key) for key in ("gain", "p_value", "fixed", "broken")]
-        fine["below"] = _numbers(figures) and _numbers(below.get("interval"), 2)
-        fine["below"] &= all(isinstance(below.get(key), str) for key in ("level", "verdict"))
+    below = m.get("below", "missing")
+    fine["below"] = below is None or isinstance(below, dict) and _is_gain(below)
     return next((key for key, good in fine.items() if not good), None)
+
+
+def _is_gain(below: dict) -> bool:
+    figures = [below.get(key) for key in ("gain", "p_value", "fixed", "broken")]
+    words = [below.get(key) for key in ("level", "verdict")]
+    named = all(isinstance(word, str) for word in words)
+    return named and _numbers(figures) and _numbers(below.get("interval"), 2)
 
 
 def _at(m: dict, key: str) -> object:

@@ -113,7 +113,7 @@ def draw(run: Run, logits: np.ndarray, below: Run | None) -> dict[str, Figure]:
 def learning_rates(run: Run) -> tuple[np.ndarray, int]:
     """The head's learning rate at each step of the epochs that were run, and the steps of one.
 
-    None and 0 where the settings do not say.
+    Where the settings do not say, no rates and 0.
     """
     train, rates = run.metrics["settings"].get("train"), []
     if not train:

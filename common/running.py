@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from common import distributed, levels, pretrained, site, sources, unfinished
+from common import distributed, faults, levels, pretrained, site, sources, unfinished
 from common.config import LevelConfig, NoNetwork, UserError
 from common.options import load_config
 from common.places import reports_folder, run_name, runs_folder
@@ -38,14 +38,19 @@ def run_seeds(main: Callable[[LevelConfig], dict], config: LevelConfig) -> list[
 
 def check_unfinished(runs: list[tuple[Path, LevelConfig]]) -> None:
     """Raise UserError, before the first of these levels' runs, where one was stopped on its way and
-    is neither to be resumed nor to be started anew.
+    is neither to be resumed nor to be started anew; or is at work.
     """
     for level, config in runs if distributed.place().first else ():
         for seed in config.seeds or [config.seed]:
             folder = runs_folder(sources.title_of(config.data))
             folder /= run_name(level.name, config.stem, seed)
-            if not config.resume:
+            if config.resume:
+                continue
+            try:
                 unfinished.check(folder, config.with_seed(seed))
+            except UserError:
+                faults.lock(folder)  # it may not be finished because it is at work
+                raise
 
 
 def run_level(main: Callable[[LevelConfig], dict], script: str) -> None:
@@ -60,7 +65,7 @@ def run_level(main: Callable[[LevelConfig], dict], script: str) -> None:
         if distributed.place().first:
             write_page(config, metrics)
 
-    levels.command(run, trains=True)
+    levels.command(run, several=True, resumes=True)
 
 
 def write_page(config: LevelConfig, metrics: list[dict]) -> Path:

@@ -6,22 +6,25 @@ from pathlib import Path
 import common.config
 from common.archives import KINDS, TITLES
 from common.config import DataConfig, UserError
-from common.paths import expanded
+from common.paths import expanded, is_text
 
 
 def title_of(config: DataConfig) -> str:
     """What reports call the data, after which the folder of its runs is named.
 
     Raises:
-        UserError: a folder of pictures that is not named.
+        UserError: a folder of pictures that is not named, or in no text.
     """
     if config.name == "folder" and config.root is None:
         raise UserError("data.root is missing: name the folder of pictures with --data.root")
     if config.title:
         return config.title
-    if config.name == "folder":
-        return Path(os.path.realpath(expanded(config.root))).name
-    return TITLES.get(config.name, config.name)
+    if config.name != "folder":
+        return TITLES.get(config.name, config.name)
+    name = Path(os.path.realpath(expanded(config.root))).name
+    if not is_text(name):
+        raise UserError(f"data.root: the folder {name!a} is not named in UTF-8; use --data.title")
+    return name
 
 
 def archive_place(config: DataConfig) -> Path | None:

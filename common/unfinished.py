@@ -16,7 +16,7 @@ NEEDED |= {"optimizer": dict, "scaler": dict, "average": dict}
 
 def clear(folder: Path) -> None:
     """Remove the halves of files that a killed run was writing."""
-    for leftover in [*folder.glob("*.part"), *folder.glob(".*.part")]:
+    for leftover in folder.glob("*.part"):
         leftover.unlink()
 
 
@@ -76,7 +76,7 @@ def check_resumable(folder: Path, config: LevelConfig, data: Splits) -> None:
     if not _whole(content) or checkpoint.not_finite(content["network"]):
         raise UserError(
             f"{place}: not a checkpoint that training goes on from, as a best.pt or one with NaN "
-            "in its weights; put last.pt back, or run without --resume to start anew"
+            "in its weights; put last.pt back, or give --anew instead of --resume to start over"
         )
     own = {"settings": config.settings(), "fingerprint": data.fingerprint, "split": data.split}
     check_same(place, content, own)

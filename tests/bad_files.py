@@ -36,6 +36,7 @@ DATA = [
     (FOLDER, {"pets/train/cat/1.png": ""}, "pets has no folder test/"),
     (FOLDER, pets(lambda root: (root / "train/emu").mkdir()), "pets/train/emu", "in test/ (emu)"),
     (FOLDER, pets(lambda root: [(root / h / "emu").mkdir() for h in ALL]), "no readable picture"),
+    (FOLDER, spoiled.odd_place, "the folder 'caf\\udce9' is not named in UTF-8; use --data.title"),
     (FOLDER, pets(spoiled.odd_class), "the class folder 'd\\udce9g' is not named in UTF-8; rename"),
     (FOLDER, pets(classes=["cat"]), "pets/train needs class folders, two at least; found cat"),
     (FOLDER, pets(per_class=1), "2 training pictures", "too few", "data.val_fraction"),
@@ -142,7 +143,9 @@ METRICS, HISTORY, ARRAYS = "metrics.json", "history.json", "predictions.npz"
 AGAIN = "run its level again, or move the folder away"
 EPOCHS = [{"pictures_per_second": None}, {"val_accuracy": np.nan}, {"epoch": np.inf}]
 FIGURES = [  # what one level's figures cannot be, and how that is said
-    (lambda m: m.pop("below", 0) and {} or {"below": 3}, "'below'"),
+    (lambda m: m.pop("below") and {}, "'below' cannot be so"),
+    (lambda m: {"below": 3}, "'below' cannot be so"),
+    (lambda m: {"settings": m["settings"] | {"augment": {3: [1]}}}, "cannot be shown"),
     (lambda m: {"below": {"level": "level0_x"}}, "'below' cannot be so"),
     (lambda m: {"commit": 3}, "'commit'", "str | None"),
     (lambda m: {"command": "\ud800"}, "not JSON", "surrogates"),

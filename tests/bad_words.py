@@ -87,7 +87,7 @@ COMMAND_LINE = [
     ("1 TINY --train.schedule '{gradual: {epochs: .nan}}'", "gradual: epochs must be 1 or more"),
     ("4 TINY --network.start_from level3_fuson", "no level 'level3_fuson'", "'level3_fusion'"),
     ("4 TINY --seed 7", "level4_finetune_tta starts from level3_fusion", "run first", "--seed 7"),
-    ("1 SMALL --resume --train.lr 0.5", "last.pt", "other train.lr", "without --resume"),
+    ("1 SMALL --resume --train.lr 0.5", "last.pt", "other train.lr", "--anew instead of --resume"),
     ("course --sede 3", "command line: unknown option '--sede'", "did you mean 'seed'"),
     ("course level1_baseline", "command line: unrecognized arguments: level1_baseline"),
     ("course --ablate --offline --train.lr 0", "command line: train.lr must be above 0"),

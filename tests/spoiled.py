@@ -66,6 +66,12 @@ def floats(here):
     Image.new("F", (8, 8), 0.5).save(here / "a.png", "TIFF")
 
 
+def odd_place(here):
+    """Prepares pets, which is a link to a folder that has no name in UTF-8."""
+    make_picture_folder(here / "caf\udce9")
+    (here / "pets").symlink_to("caf\udce9")
+
+
 def odd_class(root):
     """A class whose folder has no name in UTF-8."""
     for half in ("train", "test"):

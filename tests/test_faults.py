@@ -100,17 +100,17 @@ def test_a_stopped_run_says_how_to_go_on(tmp_path, how, status):
     assert "stopped; the same command with --resume goes on" in complaints
 
 
-@pytest.mark.parametrize("trains", [True, False])
-def test_only_what_can_go_on_is_said_to(trains, capsys):
+@pytest.mark.parametrize("resumes", [True, False])
+def test_only_what_can_go_on_is_said_to(resumes, capsys):
     def action():
         raise KeyboardInterrupt
 
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(SystemExit):
-        levels.command(action, trains)
+        levels.command(action, resumes=resumes)
     for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
         signal.signal(number, handler)
-    hint = "; the same command with --resume goes on" if trains else ""
+    hint = "; the same command with --resume goes on" if resumes else ""
     assert capsys.readouterr().err == f"\nstopped{hint}\n"
 
 

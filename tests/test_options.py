@@ -35,6 +35,12 @@ def test_numbers_as_people_write_them(written):
     assert load_config(LEVEL2, ["--train.lr", "3e-4"]).train.lr == 3e-4
 
 
+def test_a_value_may_be_called_like_a_group():
+    config = load_config(LEVEL2, ["--data.name", "folder", "--data.root", "data", "--reports=test"])
+    assert (config.data.root, config.reports) == ("data", "test")
+    assert load_config(LEVEL2, ["--train", "{lr: 0.5}"]).train.lr == 0.5
+
+
 def test_seeds():
     assert load_config(LEVEL2).seeds is None
     assert load_config(LEVEL2, ["--seeds", "0", "1", "2"]).seeds == [0, 1, 2]

@@ -11,10 +11,11 @@ import sys
 import pytest
 import torch
 
-from common import checkpoint, faults, levels, runtime
+from common import checkpoint, faults, levels, runtime, unfinished
 from common.config import LevelConfig, UserError
+from common.options import load_config
 from networks import built, fitted, quick, small_network, small_splits
-from projects import NAMES, PROJECT, copy_project, python
+from projects import NAMES, PROJECT, copy_project, inside, python
 
 TINY = ["--offline", "--data.limit=200", "--train.epochs=3", "--train.batch_size=32"]
 TINY += ["--network.image_size=32", "--train.threads=1", "--audit=false", "--reports=reports"]
@@ -164,6 +165,15 @@ def test_a_run_that_cannot_be_leaves_what_is_there(tmp_path, cause):
     project = copy_project(tmp_path / "project")
     folder = project / "runs/digits" / NAMES[0]
     folder.mkdir(parents=True)
+    if cause == "held":  # by a run that is on its way, as last.pt tells
+        with inside(project):
+            config = load_config(project / NAMES[0] / "config.yaml", TINY)
+        facts = {"settings": config.settings(), "network": {}, "optimizer": {}, "scaler": {}}
+        facts["optimizer"] = {"state": {}, "param_groups": []}
+        epoch = {"epoch": 1, "val_accuracy": 0.5, "val_loss": 0.5}
+        checkpoint.save(folder / "last.pt", facts | {"average": {}, "history": [epoch]})
+        with pytest.raises(UserError, match="an unfinished run"):
+            unfinished.check(folder, config)
     with open(folder / "lock", "w") as held:
         if cause == "held":  # by this process
             held.write(f"{os.getpid()}")

@@ -1,5 +1,8 @@
 """A run that was stopped between any two of its writes, and what the next one does about it."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -8,6 +11,7 @@ from common import checkpoint, running, unfinished
 from common.config import LevelConfig, UserError
 from common.places import run_name, runs_folder
 from networks import fitted, quick, small_network, small_splits
+from projects import PROJECT
 
 
 def config(resume=False, **settings):
@@ -110,6 +114,28 @@ def test_all_runs_are_looked_at_before_the_first(tmp_path, monkeypatch):
         running.check_unfinished([(level, config()), (level, settings)])
     settings.resume = True
     running.check_unfinished([(level, config()), (level, settings)])
+
+
+def test_halves_of_files_are_cleared(tmp_path):
+    for name in (".history.json.7.part", "last.pt.7.part", "last.pt"):
+        (tmp_path / name).touch()
+    unfinished.clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_many_may_write_one_page(tmp_path):
+    """Of several runs, each its own: the page is always a whole one."""
+    script = "import pathlib, sys; from common.places import write_whole"
+    script += "\nfor _ in range(300): write_whole(pathlib.Path(sys.argv[1]), sys.argv[2] * 5000)"
+    place = tmp_path / "README.md"
+    command = [sys.executable, "-c", script, place]
+    writers = [subprocess.Popen([*command, letter], cwd=PROJECT) for letter in "abc"]
+    while any(writer.poll() is None for writer in writers):
+        if place.exists():
+            text = place.read_text()
+            assert len(text) == 5000 and len(set(text)) == 1
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
 def test_files_can_be_read_by_whom_the_umask_allows(tmp_path):
