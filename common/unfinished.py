@@ -12,6 +12,7 @@ from common.progress import check_same, finished
 # what training goes on from
 NEEDED = {"network": dict, "settings": dict, "history": list}
 NEEDED |= {"optimizer": dict, "scaler": dict, "average": dict}
+EPOCH = {"epoch": int, "val_accuracy": float, "val_loss": float}
 
 
 def clear(folder: Path) -> None:
@@ -54,17 +55,14 @@ def _of_this(content: dict[str, Any], config: LevelConfig) -> bool:
 
 def _whole(content: dict[str, Any]) -> bool:
     """Whether a checkpoint holds all that training goes on from."""
-    history, shape = (
-        content.get("history"),
-        {"epoch": int, "val_accuracy": float, "val_loss": float},
+    if not all(isinstance(content.get(key), kind) for key, kind in NEEDED.items()):
+        return False
+    epochs = all(
+        isinstance(entry, dict) and all(isinstance(entry.get(k), t) for k, t in EPOCH.items())
+        for entry in content["history"]
     )
-    return (
-        all(isinstance(content.get(key), kind) for key, kind in NEEDED.items())
-        and {"state", "param_groups"} <= content["optimizer"].keys()
-        and bool(history)
-        and all(isinstance(entry, dict) for entry in history)
-        and all(isinstance(e.get(k), kind) for e in history for k, kind in shape.items())
-    )
+    optimizer = {"state", "param_groups"} <= content["optimizer"].keys()
+    return epochs and optimizer and bool(content["history"])
 
 
 def check_resumable(folder: Path, config: LevelConfig, data: Splits) -> None:
