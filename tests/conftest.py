@@ -3,6 +3,9 @@
 And what all test files share: a fixture, and pytest's words for the helpers' asserts.
 """
 
+import logging
+import signal
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -28,6 +31,19 @@ def pytest_collection_modifyitems(config, items):
     left_out = [item for item in items if bool(item.get_closest_marker("slow")) != slow]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was():
+    """What commands set for their whole process is set back after a test that runs one here."""
+    log, signals = logging.getLogger("rungs"), (signal.SIGINT, signal.SIGTERM)
+    before = log.level, log.handlers[:], logging.raiseExceptions
+    handlers = [signal.getsignal(number) for number in signals]
+    yield
+    level, log.handlers[:], logging.raiseExceptions = before
+    log.setLevel(level)
+    for number, handler in zip(signals, handlers, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.fixture
