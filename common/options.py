@@ -45,6 +45,12 @@ def load_config(file: Path, arguments: list[str] = (), prog: str | None = None) 
         **{f.name: config[f.name] for f in dataclasses.fields(LevelConfig) if f.init}
     )
     config.file = file.resolve()
+    known = _known_keys()
+    for key, value in _flatten(config.settings(), known):
+        odd = [name for name in _names(value) if not isinstance(name, str)]
+        if key in known and not dataclasses.is_dataclass(known[key]) and odd:
+            where = _where(key, config.file, arguments)
+            raise UserError(f"{where}: {key}: a name is a text, not {yaml_files.shown(odd[0])}")
     for key, (value, rule) in broken_rules(config).items():
         raise UserError(f"{_where(key, config.file, arguments)}: {key} must be {rule}, not {value}")
     return config
@@ -160,6 +166,15 @@ def _flatten(
         yield key, value
         if isinstance(value, dict) and dataclasses.is_dataclass(known.get(key)):
             yield from _flatten(value, known, key + ".")
+
+
+def _names(value: Any) -> typing.Iterator[Any]:
+    """All keys of mappings within a value, which jsonargparse does not look at."""
+    if isinstance(value, dict):
+        yield from value
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _names(part)
 
 
 def _plain(error: Exception, file: Path, arguments: list[str]) -> UserError:
