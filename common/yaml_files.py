@@ -68,8 +68,17 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes 1e5 the text as '1e5': YAML 1.1 knows no such number, but jsonargparse does."""
+    """Writes 1e5 the text as '1e5': YAML 1.1 knows no such number, but jsonargparse does.
 
+    And Unicode's line breaks as escapes, which YAML would otherwise fold into spaces.
+    """
+
+    def represent_str(self, text: str) -> yaml.ScalarNode:
+        style = '"' if set(text) & set("\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 _Dumper.add_implicit_resolver(
     "tag:yaml.org,2002:float",
