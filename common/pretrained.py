@@ -67,7 +67,7 @@ def load(network: nn.Module, classifier: str, config: NetworkConfig) -> Weights:
             size = network.image_size, network.patch_size
             try:
                 state = interpolate_embeddings(*size, OrderedDict(state))
-            except (ValueError, RuntimeError, NotImplementedError) as error:
+            except (ValueError, RuntimeError) as error:  # no such shape; no such layout, no numbers
                 reason = " ".join(str(error).split())[:200]
                 raise UserError(
                     f"network.weights: {config.weights} is not for this network: '{positions}' "
