@@ -26,7 +26,7 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.utils import check_integrity, download_url
 
-from common.config import NoNetwork, UserError
+from common.utils.errors import NoNetwork, UserError
 
 COARSE = "cifar100_coarse"  # CIFAR-100's pictures, by their 20 coarse labels
 KINDS = {"cifar10": CIFAR10, "cifar100": CIFAR100, COARSE: CIFAR100}

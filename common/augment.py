@@ -19,10 +19,11 @@ from torch.nn import functional as F
 
 from common import colour, geometry
 from common.checked import check_number, check_range
-from common.config import Step, UserError, named_step, nearest
+from common.config import Step, named_step
 from common.mixing import CutMix, MixUp, box_mask
 from common.policies import RandAugment, TrivialAugment
 from common.ranges import SIDE
+from common.utils.errors import UserError, nearest
 
 
 class Flip:

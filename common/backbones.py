@@ -16,8 +16,9 @@ from torchvision import models
 
 from common import pretrained
 from common.checked import check_option
-from common.config import NetworkConfig, UserError, named_step, nearest
+from common.config import NetworkConfig, named_step
 from common.pretrained import Weights, image_size
+from common.utils.errors import UserError, nearest
 
 
 @dataclass

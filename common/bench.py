@@ -18,16 +18,16 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import common.config
 from common import bench_page, charts, levels, peak, plots, runtime
 from common.bench_worker import PIPELINES, load_data
 from common.config import LevelConfig
 from common.options import load_config
-from common.paths import expanded
-from common.places import check_writable
 from common.pretrained import image_size
-from common.processes import run_measured
 from common.statistics import wilson_interval
+from common.utils import paths
+from common.utils.files import check_writable
+from common.utils.paths import expanded
+from common.utils.processes import run_measured
 
 log = logging.getLogger("rungs")
 
@@ -70,7 +70,7 @@ class Bench:
         }
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
         command = [sys.executable, "-m", "common.bench_worker", str(folder / "request.json")]
-        memory = run_measured(command, common.config.PROJECT)
+        memory = run_measured(command, paths.PROJECT)
         answer = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
         if pipeline == "ours":
             self.best[level.name] = folder / "best.pt"
@@ -144,7 +144,7 @@ def main() -> None:
         bench = Bench(rest, Path(folder))
         config = bench.config(found[0])
         machine, size = runtime.start(config.train, config.fast), image_size(config.network)
-        place = expanded(config.reports or common.config.PROJECT / "reports")
+        place = expanded(config.reports or paths.PROJECT / "reports")
         check_writable(place, "choose another with --reports")
         data, gpu = load_data(config, 1), machine.device.type == "cuda"
         pictures = WHOLE if not gpu else len(data.train) + len(data.val)

@@ -1,6 +1,6 @@
 """Parameters from a config: of steps, and of networks."""
 
-from common.config import UserError
+from common.utils.errors import UserError
 
 WIDEST = 4096  # channels, or what else a network's option counts
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.config import UserError
+from common.utils.errors import UserError
 
 MOST = 1_000_000  # tensors, keys and values of a checkpoint
 

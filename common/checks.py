@@ -4,8 +4,8 @@ import logging
 import time
 
 from common import checks_data, checks_evaluation, checks_network, checks_training
-from common.config import UserError
 from common.subject import Check, Finding, Subject
+from common.utils.errors import UserError
 
 log = logging.getLogger("rungs")
 

@@ -19,14 +19,14 @@ from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
 from common import charts, comparison, levels, plots, pretrained, running, runtime
-from common.config import LevelConfig, NoNetwork, UserError, named_step
+from common.config import LevelConfig, named_step
 from common.data import load_splits
 from common.options import load_config
-from common.paths import expanded
-from common.places import reports_folder
 from common.records import check_reports
 from common.report import find_reports, read_predictions
 from common.statistics import compare
+from common.utils.errors import NoNetwork, UserError
+from common.utils.paths import expanded, reports_folder
 from common.verdicts import comparable
 
 log = logging.getLogger("rungs")
@@ -52,7 +52,7 @@ def main() -> None:
         plain.file = path.with_name(f"{path.stem}_without_augmentation.yaml")
         configs.insert(0, plain)
     data = load_splits(configs[0].data, pretrained.image_size(configs[0].network))
-    place = reports_folder(configs[0], data.title)
+    place = reports_folder(configs[0].reports, data.title)
     check_reports(place)
     running.check_unfinished([(level, c) for c in configs if not _report(place, level.name, c)])
     found = [_run(level, config, place) for config in configs]

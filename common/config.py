@@ -2,35 +2,15 @@
 
 import copy
 import dataclasses
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from common.paths import tilde
-
-PROJECT = Path(__file__).resolve().parents[1]
+from common.utils.errors import UserError
+from common.utils.paths import PROJECT, tilde
 
 # A technique by name, with or without parameters: "flip", or {"crop": {"padding": 4}}.
 Step = str | dict[str, dict[str, Any] | None]
-
-
-class UserError(Exception):
-    """Something the user can put right: one line that says what, where and what to do.
-
-    It stays one line, without control characters, whatever files' names and contents bring in.
-    """
-
-    status = 2  # the command's exit status
-
-    def __init__(self, text: str):
-        line = " ".join(text.splitlines())
-        super().__init__("".join(c if c.isprintable() or c.isspace() else "?" for c in line))
-
-
-class NoNetwork(UserError):
-    """A download that failed."""
 
 
 @dataclass
@@ -221,13 +201,6 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
         elif old.get(key) != new[key] and prefix + key not in BESIDE:
             keys.append(prefix + key)
     return keys
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """'; did you mean ...?' with the nearest of the known words, else the list of them."""
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
 
 
 def named_step(step: Step) -> tuple[str, dict[str, Any]]:

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 from common import distributed, levels, resuming, running, site
-from common.config import UserError
 from common.ladder import write_ladder
 from common.options import load_config
-from common.places import reports_folder
+from common.utils.errors import UserError
+from common.utils.paths import reports_folder
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     if not distributed.place().first:
         return
     title = metrics[0]["data"]["title"]
-    print("\n" + write_ladder(reports_folder(config, title)))
+    print("\n" + write_ladder(reports_folder(config.reports, title)))
     site.show(running.write_page(config, metrics))
 
 

@@ -16,13 +16,14 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.transforms.functional import resize
 
-import common.config
 from common.archives import read_archive
-from common.config import DataConfig, UserError
+from common.config import DataConfig
 from common.digits import pixel_hash, read_digits
 from common.folders import check_classes, read_folder
-from common.paths import expanded
 from common.sources import archive_root, title_of
+from common.utils import paths
+from common.utils.errors import UserError
+from common.utils.paths import expanded
 
 log = logging.getLogger("rungs")
 
@@ -210,7 +211,7 @@ def _read_cifar(config: DataConfig) -> _Pictures:
 
 def _read_folder(config: DataConfig, image_size: int) -> _Pictures:
     root = expanded(config.root)
-    cache = common.config.PROJECT / "data" / "cache"
+    cache = paths.PROJECT / "data" / "cache"
     folder = read_folder(root, cache, image_size, config.stored_size, config.skip_unreadable)
     files, unreadable = folder.files, folder.unreadable
     if unreadable:

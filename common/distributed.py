@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from common.config import UserError
+from common.utils.errors import UserError
 
 MEETING = timedelta(minutes=10)  # until all have started, and for each step
 PATIENCE = timedelta(hours=2)  # for the first process: to decode pictures, to audit, to report

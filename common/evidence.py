@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from common.config import UserError
 from common.levels import find_levels
-from common.places import slug
 from common.readers import read_arrays, read_checkpoint, read_history, read_metrics
+from common.utils.errors import UserError
+from common.utils.paths import slug
 
 
 @dataclass

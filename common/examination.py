@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 import torch
 
 from common import pretrained, replay, runtime, statistics
-from common.config import Benchmark, LevelConfig, TrainConfig, UserError
+from common.config import Benchmark, LevelConfig, TrainConfig
 from common.data import Splits, load_splits
 from common.evaluation import Predictions, tta_of
 from common.evidence import Evidence
 from common.readers import read_settings
 from common.runtime import Runtime
 from common.starts import check_frozen, check_weights
+from common.utils.errors import UserError
 from common.verdicts import (
     Finding,
     check_data,

@@ -16,13 +16,13 @@ from scipy.special import softmax
 from sklearn.decomposition import PCA
 
 from common import activations, diagnostics, galleries
-from common.arrays import read_npz
 from common.batches import Batches
-from common.config import UserError
 from common.data import ImageSet, in_turn
 from common.network import StagedNetwork
 from common.runtime import Runtime
 from common.tables import Run
+from common.utils.errors import UserError
+from common.utils.files import read_npz
 
 log = logging.getLogger("rungs")
 

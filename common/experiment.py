@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import common.config
 from common import (
     augment,
     checkpoint,
@@ -25,16 +24,19 @@ from common import (
     yaml_files,
 )
 from common.checks import audit
-from common.config import LevelConfig, UserError, nearest
+from common.config import LevelConfig
 from common.data import ImageSet, Splits, in_turn, load_splits
 from common.evaluation import Results
 from common.live import Live
 from common.logbook import Logbook
 from common.network import StagedNetwork
-from common.places import check_writable, reports_folder, run_name, runs_folder
 from common.progress import best_epoch
 from common.records import check_reports
 from common.subject import Subject
+from common.utils import paths
+from common.utils.errors import UserError, nearest
+from common.utils.files import check_writable
+from common.utils.paths import reports_folder, run_name, runs_folder
 
 log = logging.getLogger("rungs")
 
@@ -62,7 +64,7 @@ class Experiment:
             self.data: Splits = load_splits(config.data, pretrained.image_size(config.network))
         self.name = run_name(self.level, config.stem, config.seed)
         self.folder = runs_folder(self.data.title) / self.name
-        self.reports = reports_folder(config, self.data.title)
+        self.reports = reports_folder(config.reports, self.data.title)
         if self.processes.first:
             self._take_place()
         self._agree()
@@ -181,7 +183,9 @@ class Experiment:
         checkpoint.load_network(network, content, path)
         network.start = checkpoint.digest(content["network"])
         log.info(
-            "starts from %s, epoch %d", path.relative_to(common.config.PROJECT), content["epoch"]
+            "starts from %s, epoch %d",
+            path.relative_to(paths.PROJECT),
+            content["epoch"],
         )
 
     def _log_to_file(self) -> None:

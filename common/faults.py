@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from common.config import UserError
 from common.network import StagedNetwork
+from common.utils.errors import UserError
 
 try:
     import fcntl
@@ -64,13 +64,6 @@ def check_room(folder: Path, network: StagedNetwork, averaged: bool = False) -> 
             f"{folder}: {free / 2**20:,.0f} MiB free, and a run's checkpoints take up to "
             f"{need / 2**20:,.0f} MiB; make room"
         )
-
-
-def check_file(option: str, file: Path) -> None:
-    """Raise UserError where a file that an option names cannot be written, before the work."""
-    if file.is_dir() or not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
-        reason = "it is a folder" if file.is_dir() else f"{file.parent} is no folder to write to"
-        raise UserError(f"{option}: cannot write {file} ({reason})")
 
 
 def lock(folder: Path) -> None:

@@ -15,11 +15,12 @@ import sys
 import numpy as np
 
 from common import charts, levels, plots
-from common.config import LevelConfig, UserError
+from common.config import LevelConfig
 from common.experiment import Experiment
 from common.options import load_config
 from common.training import Trainer
 from common.trunk import Trunk
+from common.utils.errors import UserError
 
 log = logging.getLogger("rungs")
 

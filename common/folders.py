@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.config import UserError
-from common.paths import is_text
 from common.pictures import common_size, decode, workers
+from common.utils.errors import UserError
+from common.utils.paths import is_text
 
 FORMAT = 2  # of the cache; a new number leaves older caches unused
 SEAL = hashlib.sha256().digest_size  # bytes of the checksum at an array file's end

@@ -16,9 +16,8 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-import common.config
-from common import faults, levels, pretrained, replay, retraining, runtime
-from common.config import Benchmark, UserError, nearest
+from common import levels, pretrained, replay, retraining, runtime
+from common.config import Benchmark
 from common.data import load_splits
 from common.evaluation import tta_of
 from common.evidence import (
@@ -38,8 +37,10 @@ from common.examination import (
 from common.gains import compare_with_below
 from common.grade_formats import FORMATS, printable
 from common.options import load_config
-from common.paths import expanded
 from common.readers import read_checkpoint, read_settings
+from common.utils import files, paths
+from common.utils.errors import UserError, nearest
+from common.utils.paths import expanded
 from common.verdicts import comparable
 
 log = logging.getLogger("rungs")
@@ -64,10 +65,10 @@ def main() -> None:
             handler.setStream(sys.stderr)
     options = Options(arguments.data_root, arguments.weights, arguments.timeout, arguments.retrain)
     if arguments.output:
-        faults.check_file("--output", expanded(arguments.output))
-    place = expanded(arguments.dir) if arguments.dir else common.config.PROJECT
+        files.check_file("--output", expanded(arguments.output))
+    place = expanded(arguments.dir) if arguments.dir else paths.PROJECT
     if not place.is_dir():  # a level's name, from any folder
-        place = common.config.PROJECT / place
+        place = paths.PROJECT / place
     if (place / "run.py").is_file():
         _write(_score_level(place.resolve(), options, arguments.format), arguments.output)
         return
@@ -131,7 +132,7 @@ def grade_project(
             raise UserError(f"--reports: no folder {places[0]}")
     else:
         folder = found[0] if found else None
-    names = level_names(project, common.config.PROJECT)
+    names = level_names(project, paths.PROJECT)
     graded = gather(project, folder, names)
     if folder:
         notes.append(f"Graded: the reports in {folder}, by the levels of {project}.")
@@ -166,7 +167,7 @@ def _owner(evidence: Evidence, graded: list[Evidence]) -> str:
 
 def _benchmarks(evidence: Evidence) -> list[Benchmark]:
     """Of this checkout's own config, or of the submission's for a level of its own."""
-    own = common.config.PROJECT / evidence.level / "config.yaml"
+    own = paths.PROJECT / evidence.level / "config.yaml"
     file = own if own.is_file() else evidence.project / evidence.level / "config.yaml"
     try:
         return load_config(file).benchmarks

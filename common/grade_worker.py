@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import common.config
 from common import checkpoint, pretrained, runtime
 from common.batches import Batches
-from common.config import UserError
 from common.data import ImageSet
 from common.evaluation import predict, views
 from common.levels import load_module
 from common.network import StagedNetwork
 from common.readers import read_checkpoint, read_settings
 from common.trunk import FeatureBatches, Trunk
+from common.utils import paths
+from common.utils.errors import UserError
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     output = request["output"]
 
     # `common` stays this checkout's, for it is imported; all else comes from the submission
-    own = str(common.config.PROJECT)
+    own = str(paths.PROJECT)
     others = [place for place in sys.path if place and str(Path(place).resolve()) != own]
     sys.path[:] = [str(level.parent), str(level), *others]
     sys.argv[:] = [str(level / "run.py")]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common import plots
-from common.config import UserError
 from common.ingredients import (
     WITHOUT,
     Run,
@@ -21,10 +20,11 @@ from common.ingredients import (
     seed_rows,
 )
 from common.markdown import aligned, duration, listing, percent, templates
-from common.places import write_whole
 from common.report import find_reports
 from common.statistics import SIGNIFICANCE, wilson_interval
 from common.tables import benchmark, facts
+from common.utils.errors import UserError
+from common.utils.files import write_whole
 
 OTHERS, WORTH = "Other configs", "What each ingredient is worth"
 

@@ -8,13 +8,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import common.config
 from common import tables, yaml_files
 from common.config import named_step
 from common.markdown import percent, probability
 from common.plots import points
 from common.statistics import wilson_interval
 from common.tables import Run, Table, gain_text
+from common.utils import paths
 
 LISTED_CLASSES = 20  # a report lists every class up to here, else the ten that fare worst
 RIPE = 0.002  # of val accuracy: an epoch that gains less is a plateau
@@ -54,7 +54,7 @@ def lesson(run: Run, below: Run | None) -> dict:
 def objective(level: str) -> str | None:
     """The lesson's own words for it, from the level's README; None where there are none."""
     try:
-        text = (common.config.PROJECT / Path(level).name / "README.md").read_text("utf-8")
+        text = (paths.PROJECT / Path(level).name / "README.md").read_text("utf-8")
     except OSError:
         return None
     found = re.search(r"\*\*Objective\.\*\* (.+?)\n\n", text, re.S)

@@ -11,18 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-import common.config
 from common import distributed
-from common.config import UserError, nearest
 from common.distributed import SharedError
-from common.paths import is_text
+from common.utils import paths
+from common.utils.errors import UserError, nearest
+from common.utils.paths import is_text
 
 log = logging.getLogger("rungs")
 
 
 def find_levels(project: Path | None = None) -> list[Path]:
     """The level directories, lowest first: `level<N>_<name>` with a run.py and a config.yaml."""
-    project = project or common.config.PROJECT
+    project = project or paths.PROJECT
     found = {}
     for path in project.iterdir():
         number = re.fullmatch(r"level(\d+)_\w+", path.name)
@@ -43,9 +43,7 @@ def find_level(name: str, project: Path | None = None) -> Path:
         if wanted == level.name or re.match(rf"level{re.escape(wanted)}_", level.name):
             return level
     names = [level.name for level in levels]
-    raise UserError(
-        f"no level '{name}' in {project or common.config.PROJECT}{nearest(wanted, names)}"
-    )
+    raise UserError(f"no level '{name}' in {project or paths.PROJECT}{nearest(wanted, names)}")
 
 
 def load_module(level: Path) -> ModuleType:

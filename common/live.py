@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common.config import UserError
+from common.utils.errors import UserError
 
 
 class Live:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from common.backbones import Backbone
-from common.config import UserError, nearest
 from common.runtime import state_hash
+from common.utils.errors import UserError, nearest
 
 
 @dataclass

@@ -16,9 +16,10 @@ from typing import Any, Literal
 from jsonargparse import ActionConfigFile, ArgumentParser
 
 from common import yaml_files
-from common.config import LevelConfig, Step, UserError, nearest
-from common.paths import expanded
+from common.config import LevelConfig, Step
 from common.ranges import broken_rules
+from common.utils.errors import UserError, nearest
+from common.utils.paths import expanded
 
 OFFLINE = ["--data.name", "digits", "--network.weights", "tiny-imagenet"]
 

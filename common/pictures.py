@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from common.config import UserError
+from common.utils.errors import UserError
 
 CHUNK = 256  # pictures a worker decodes at a time
 # Pillow warns of what it can do without, and of half as many pixels as it refuses.

@@ -19,11 +19,12 @@ from torchvision import transforms
 
 from common import augment, schedules
 from common.batches import Batches
-from common.config import LevelConfig, UserError, named_step
+from common.config import LevelConfig, named_step
 from common.data import ImageSet, Splits
 from common.evaluation import tta_of, views
 from common.pretrained import Weights
 from common.runtime import Runtime
+from common.utils.errors import UserError
 
 Stream = Callable[[int], Iterable[tuple[Tensor, Tensor]]]  # epoch -> (pictures, labels)
 

@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-import common.config
-from common import faults, galleries, levels, plots
+from common import galleries, levels, plots
 from common.activations import activation_maps
 from common.batches import Batches
-from common.config import UserError
 from common.data import ImageSet
 from common.evaluation import views
-from common.paths import expanded
 from common.pictures import FORMATS, UnreadablePicture, read_picture
 from common.runtime import Runtime
 from common.trained import load_trained
+from common.utils import paths
+from common.utils.errors import UserError
+from common.utils.paths import expanded
 
 log = logging.getLogger("rungs")
 
@@ -127,7 +127,7 @@ def latest_runs() -> Path:
     Raises:
         UserError: nothing has been trained yet.
     """
-    places = list(common.config.PROJECT.glob("runs/*/level*/best.pt"))
+    places = list(paths.PROJECT.glob("runs/*/level*/best.pt"))
     if not places:
         raise UserError("nothing is trained yet (runs/*/level*/best.pt); run `make quickstart`")
     return max(places, key=lambda place: place.stat().st_mtime).parents[1]
@@ -161,7 +161,7 @@ def main() -> None:
     files, sheet = list_pictures(arguments.pictures), runs / "predictions.png"
     if arguments.output:
         sheet = expanded(arguments.output)
-        faults.check_file("--output", sheet)
+        files.check_file("--output", sheet)
     _predict(files, Answers(runs), sheet)
 
 

@@ -14,9 +14,10 @@ from torchvision import models
 from torchvision.models.vision_transformer import interpolate_embeddings
 
 from common import checkpoint
-from common.config import NetworkConfig, NoNetwork, UserError, named_step
-from common.paths import expanded
-from common.runtime import file_hash
+from common.config import NetworkConfig, named_step
+from common.utils.errors import NoNetwork, UserError
+from common.utils.files import file_hash
+from common.utils.paths import expanded
 
 log = logging.getLogger("rungs")
 

@@ -10,13 +10,14 @@ import torch
 
 from common import checkpoint
 from common.averaging import Average
-from common.config import LevelConfig, TrainConfig, UserError, differences
+from common.config import LevelConfig, TrainConfig, differences
 from common.data import Splits
 from common.distributed import Processes
 from common.evaluation import tta_of
 from common.network import StagedNetwork
-from common.places import write_whole
 from common.readers import read_checkpoint
+from common.utils.errors import UserError
+from common.utils.files import write_whole
 
 log = logging.getLogger("rungs")
 

@@ -10,11 +10,12 @@ import yaml
 from torch import Tensor
 
 from common import checkpoint, yaml_files
-from common.arrays import read_npz
-from common.config import LevelConfig, UserError
+from common.config import LevelConfig
 from common.options import load_config
-from common.paths import expanded
 from common.pretrained import NAMED
+from common.utils.errors import UserError
+from common.utils.files import read_npz
+from common.utils.paths import expanded
 
 # what a metrics.json must hold for the grader to compare it with anything
 NEEDED = {

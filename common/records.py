@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from common.arrays import read_npz
-from common.config import UserError
 from common.pages import report_page
 from common.readers import NEEDED, line, read_history, read_json, read_metrics
 from common.report import learning_rates, read_run
 from common.table_of_runs import row_of
 from common.tables import benchmark
+from common.utils.errors import UserError
+from common.utils.files import read_npz
 
 # what the pages show beside what the grader compares
 SHOWN = NEEDED | {

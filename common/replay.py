@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import common.config
-from common.config import LevelConfig, UserError
+from common.config import LevelConfig
 from common.data import ImageSet
 from common.evaluation import Predictions
+from common.utils import paths
+from common.utils.errors import UserError
 
 
 def test_logits(
@@ -44,9 +45,7 @@ def test_logits(
         }
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
         worker = ["-P", "-B", "-m", "common.grade_worker", str(folder / "request.json")]
-        path = os.pathsep.join(
-            [str(common.config.PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        )
+        path = os.pathsep.join([str(paths.PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
         run(worker, folder, timeout, PYTHONPATH=path)
         logits = _read_logits(output, (len(test), len(test.classes)))
     mean = torch.stack(list(logits)).mean(0)

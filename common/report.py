@@ -17,12 +17,12 @@ from scipy.special import softmax
 
 from common import diagnostics, galleries, plots, schedules
 from common.album import ALBUM
-from common.arrays import read_npz
-from common.config import UserError
 from common.pages import report_page
 from common.readers import read_json
 from common.statistics import compare
 from common.tables import Run
+from common.utils.errors import UserError
+from common.utils.files import read_npz
 
 FLOAT16 = 65504.0  # the largest float16
 

@@ -16,11 +16,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import common.config
 from common import checkpoint, levels
-from common.arrays import read_npz
-from common.config import LevelConfig, UserError
-from common.places import run_name
+from common.config import LevelConfig
+from common.utils import paths
+from common.utils.errors import UserError
+from common.utils.files import read_npz
+from common.utils.paths import run_name
 
 log = logging.getLogger("rungs")
 
@@ -65,7 +66,7 @@ def verify(level: Path, config: LevelConfig, arguments: list[str]) -> None:
 
 def copied(place: Path, name: str) -> Path:
     """A copy of the project's code; data, weights and other runs than `name` are linked."""
-    project = common.config.PROJECT
+    project = paths.PROJECT
     for folder in (*levels.find_levels(), project / "common"):
         left_out = shutil.ignore_patterns("__pycache__", "weights")
         shutil.copytree(folder, place / folder.name, ignore=left_out)

@@ -4,12 +4,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import common.config
 from common import replay, statistics, yaml_files
-from common.config import LevelConfig, UserError
+from common.config import LevelConfig
 from common.evaluation import tta_of
 from common.examination import Grade, Options
 from common.plots import points
+from common.utils import paths
+from common.utils.errors import UserError
 from common.verdicts import Finding
 
 CHECK = "trained again"
@@ -72,7 +73,7 @@ def run_again(project: Path, place: Path, level: str, config: LevelConfig, timeo
 def _copy_project(project: Path, place: Path) -> None:
     left_out = shutil.ignore_patterns(".*", *LEFT_OUT)
     shutil.copytree(project, place, ignore=left_out, dirs_exist_ok=True)
-    own = common.config.PROJECT
+    own = paths.PROJECT
     without_weights = shutil.ignore_patterns("__pycache__", "weights")
     shutil.copytree(own / "common", place / "common", ignore=without_weights)
     (place / "common/weights").symlink_to(own / "common/weights")

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common import distributed, faults, levels, pretrained, site, sources, unfinished
-from common.config import LevelConfig, NoNetwork, UserError
+from common.config import LevelConfig
 from common.options import load_config
-from common.places import reports_folder, run_name, runs_folder
+from common.utils.errors import NoNetwork, UserError
+from common.utils.paths import reports_folder, run_name, runs_folder
 
 log = logging.getLogger("rungs")
 
@@ -70,6 +71,6 @@ def run_level(main: Callable[[LevelConfig], dict], script: str) -> None:
 
 def write_page(config: LevelConfig, metrics: list[dict]) -> Path:
     """The page over all reports beside these runs'; its path, which is said."""
-    page = site.build(reports_folder(config, metrics[0]["data"]["title"]))
+    page = site.build(reports_folder(config.reports, metrics[0]["data"]["title"]))
     log.info("page: %s", page)
     return page

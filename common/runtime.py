@@ -18,10 +18,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import common.config
-from common.config import TrainConfig, UserError
+from common.config import TrainConfig
 from common.convolutions import SmallMaps
 from common.distributed import ALONE, Processes, SharedError, launched
+from common.utils import paths
+from common.utils.errors import UserError
 
 log = logging.getLogger("rungs")
 
@@ -154,12 +155,6 @@ def state_hash(module: nn.Module, only: set[str] | None = None) -> str:
     return digest.hexdigest()
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def provenance(runtime: Runtime) -> dict:
     """What a report says of its origin: command, commit, machine and versions."""
     return {
@@ -187,8 +182,8 @@ def provenance(runtime: Runtime) -> dict:
 def command() -> str:
     """The command line as typed, the home folder as ~ and the script relative to the project."""
     script = Path(sys.argv[0]).resolve()
-    if script.is_relative_to(common.config.PROJECT):
-        script = script.relative_to(common.config.PROJECT)
+    if script.is_relative_to(paths.PROJECT):
+        script = script.relative_to(paths.PROJECT)
     module = str(script.with_suffix("")).replace(os.sep, ".")
     start = f"-m {module}" if script.parts[0] == "common" else str(script)
     home = str(Path.home())
@@ -208,7 +203,7 @@ def _commit() -> str | None:
     """The checkout's commit, with "+changes" where tracked files differ; None outside git."""
 
     def git(*arguments: str) -> str:
-        line = ["git", "-C", str(common.config.PROJECT), *arguments]
+        line = ["git", "-C", str(paths.PROJECT), *arguments]
         return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()
 
     try:

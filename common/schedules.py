@@ -9,7 +9,8 @@ import inspect
 import math
 from collections.abc import Callable
 
-from common.config import Step, UserError, named_step, nearest
+from common.config import Step, named_step
+from common.utils.errors import UserError, nearest
 
 
 def constant(step: int, steps: int) -> float:

@@ -17,12 +17,12 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from common.config import UserError
 from common.embedded import uri
 from common.galleries import overlay
 from common.pictures import UnreadablePicture
 from common.predict import Answers
 from common.templates import HERE, html
+from common.utils.errors import UserError
 
 log = logging.getLogger("rungs")
 

@@ -17,22 +17,22 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-import common.config
 from common import comparison, exhibits, ladder, levels, plots, report
 from common.album import ALBUM
-from common.config import UserError
 from common.embedded import gallery_json, uri
 from common.exhibits import Gallery, Level
 from common.lesson import lesson
 from common.markdown import percent
 from common.pages import report_page
-from common.paths import expanded
-from common.places import write_whole
 from common.records import check_reports
 from common.statistics import SIGNIFICANCE
 from common.table_of_runs import table_of_runs
 from common.templates import HERE, html
 from common.trained import networks_of, pictures_of
+from common.utils import paths
+from common.utils.errors import UserError
+from common.utils.files import write_whole
+from common.utils.paths import expanded
 
 log = logging.getLogger("rungs")
 
@@ -44,7 +44,7 @@ def main() -> None:
     named = [argument for argument in sys.argv[1:] if argument != "--slim"]
     if len(named) > 1 or named and named[0].startswith("-"):
         raise UserError("command line: python -m common.site [REPORTS] [--slim]")
-    reports = expanded(*named) if named else common.config.PROJECT / "reports"
+    reports = expanded(*named) if named else paths.PROJECT / "reports"
     page = build(reports, redraw=True)
     if "--slim" in sys.argv[1:]:
         slim(reports)

@@ -3,10 +3,11 @@
 import os
 from pathlib import Path
 
-import common.config
 from common.archives import KINDS, TITLES
-from common.config import DataConfig, UserError
-from common.paths import expanded, is_text
+from common.config import DataConfig
+from common.utils import paths
+from common.utils.errors import UserError
+from common.utils.paths import expanded, is_text
 
 
 def title_of(config: DataConfig) -> str:
@@ -35,4 +36,4 @@ def archive_place(config: DataConfig) -> Path | None:
 
 def archive_root(config: DataConfig) -> Path:
     """The folder of a data set's archive."""
-    return expanded(config.root) if config.root else common.config.PROJECT / "data"
+    return expanded(config.root) if config.root else paths.PROJECT / "data"

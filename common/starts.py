@@ -6,8 +6,8 @@ from torch import Tensor
 from common import backbones, pretrained
 from common.config import LevelConfig, NetworkConfig
 from common.evidence import Evidence
-from common.places import run_name
 from common.readers import read_checkpoint
+from common.utils.paths import run_name
 from common.verdicts import Finding
 
 

@@ -15,12 +15,13 @@ from torchvision.ops import StochasticDepth
 from torchvision.transforms import functional as tv
 
 from common import faults
-from common.config import LevelConfig, UserError
+from common.config import LevelConfig
 from common.data import ImageSet, Splits, in_turn
 from common.network import StagedNetwork
 from common.runtime import Runtime, counter_seed
 from common.training import Trainer
 from common.trunk import Trunk
+from common.utils.errors import UserError
 
 SIZE = 32  # pixels: the smallest input that is accepted
 COUNTS = {"train": 60, "val": 27, "test": 27}  # pictures; their last batches are short

@@ -4,16 +4,17 @@ import contextlib
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-import common.config
 from common import checkpoint, levels, pretrained
 from common.archives import KINDS
-from common.config import TestConfig, UserError
+from common.config import TestConfig
 from common.data import ImageSet, load_splits
 from common.network import StagedNetwork
-from common.places import run_name, runs_folder
 from common.ranges import SIDE
 from common.readers import read_checkpoint, read_settings
 from common.sources import archive_place
+from common.utils import paths
+from common.utils.errors import UserError
+from common.utils.paths import run_name, runs_folder
 from common.verdicts import comparable
 
 
@@ -39,7 +40,7 @@ def load_trained(
         if missing := [fact for fact, fine in facts.items() if not fine]:
             raise UserError(f"{place}: no {missing[0]} that can be; train it again")
         classes = len(content["classes"])
-    config = read_settings(content["settings"], common.config.PROJECT, None, None, place)
+    config = read_settings(content["settings"], paths.PROJECT, None, None, place)
     config.network.image_size = pretrained.image_size(config.network)
     config.network.weights = "none"
     network = levels.load_module(level).build_network(config, classes)
@@ -66,7 +67,7 @@ def networks_of(metrics: list[dict]) -> dict[str, StagedNetwork]:
 def pictures_of(m: dict) -> tuple[ImageSet | None, str]:
     """A run's test pictures where they are on this machine, else why not; nothing is downloaded."""
     try:
-        config = read_settings(m["settings"], common.config.PROJECT, None, None).data
+        config = read_settings(m["settings"], paths.PROJECT, None, None).data
         place = archive_place(config)
         unpacked = place and place.parent / KINDS[config.name].base_folder
         if place and not (place.is_file() or unpacked.is_dir()):

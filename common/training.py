@@ -13,7 +13,7 @@ from tqdm import tqdm
 from common import augment, faults, schedules
 from common.averaging import Average
 from common.batches import Batches
-from common.config import LevelConfig, TrainConfig, UserError
+from common.config import LevelConfig, TrainConfig
 from common.data import Splits
 from common.distributed import SharedError
 from common.evaluation import predict
@@ -22,6 +22,7 @@ from common.network import Features, StagedNetwork, batch_norms
 from common.progress import Progress, finished, log_epoch
 from common.runtime import counter_seed
 from common.trunk import FeatureBatches, Trunk
+from common.utils.errors import UserError
 
 log = logging.getLogger("rungs")
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from common import checkpoint, runtime
-from common.config import LevelConfig, UserError, differences
+from common.config import LevelConfig, differences
 from common.data import Splits
 from common.progress import check_same, finished
+from common.utils.errors import UserError
 
 # what training goes on from
 NEEDED = {"network": dict, "settings": dict, "history": list}

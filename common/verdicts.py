@@ -16,9 +16,9 @@ from common.config import BESIDE, Benchmark, LevelConfig
 from common.data import Splits
 from common.evaluation import Predictions
 from common.evidence import Evidence
-from common.places import run_name
 from common.pretrained import NAMED
 from common.runtime import Runtime, provenance
+from common.utils.paths import run_name
 
 LENIENCE = 0.002  # share of the predictions that may differ on another machine or version
 PATHS = {"data.root", "network.weights"}  # the submitter's; what lies there is compared by hash

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from common.config import UserError
+from common.utils.errors import UserError
 
 
 def read(file: Path) -> dict[str, Any]:

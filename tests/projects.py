@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import common.config
+from common.utils import paths
 
-PROJECT = common.config.PROJECT
+PROJECT = paths.PROJECT
 NAMES = ["level1_baseline", "level2_augmentation", "level3_fusion", "level4_finetune_tta"]
 log = logging.getLogger("rungs")
 
@@ -49,7 +49,7 @@ def python(*arguments, cwd, **environment):
 def inside(project):
     """This process takes a copy of the project for the project."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(common.config, "PROJECT", project)
+        patch.setattr(paths, "PROJECT", project)
         patch.setattr(sys, "path", sys.path[:])
         patch.setattr(log, "handlers", [])
         threads = torch.get_num_threads()

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from common import distributed
-from common.config import UserError
+from common.utils.errors import UserError
 
 
 def main():

@@ -5,7 +5,7 @@ import torch
 from torchvision.transforms import functional as tv
 
 from common import augment
-from common.config import UserError
+from common.utils.errors import UserError
 from networks import noise
 
 

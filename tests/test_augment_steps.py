@@ -10,7 +10,8 @@ from torchvision.transforms import functional as tv
 
 from common import augment, colour, geometry, mixing, policies
 from common.batches import Batches
-from common.config import LevelConfig, UserError
+from common.config import LevelConfig
+from common.utils.errors import UserError
 from networks import CPU, built, noise, quick, small_network, small_splits
 from test_augment import generator
 

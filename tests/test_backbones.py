@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from common import pretrained
-from common.config import NetworkConfig, NoNetwork, UserError
-from common.runtime import file_hash
+from common.config import NetworkConfig
+from common.utils.errors import NoNetwork, UserError
+from common.utils.files import file_hash
 from networks import build, torchvision_network
 
 IMAGENET = "resnet18-f37072fd.pth"  # torchvision's name of its file

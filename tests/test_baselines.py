@@ -9,13 +9,14 @@ import torch
 from torchvision import models
 
 from common import backbones, checks, levels, pretrained
-from common.config import LevelConfig, NetworkConfig, UserError
+from common.config import LevelConfig, NetworkConfig
 from common.data import load_splits
 from common.network import Classifier, StagedNetwork, pooled
 from common.options import load_config
-from common.runtime import file_hash
 from common.subject import Subject
 from common.trunk import Trunk
+from common.utils.errors import UserError
+from common.utils.files import file_hash
 from networks import CPU, built, quick
 from projects import NAMES, PROJECT, copy_project, python
 

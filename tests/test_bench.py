@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from common import bench, bench_page, bench_worker, charts, levels, peak
-from common.config import LevelConfig, NetworkConfig, UserError
+from common.config import LevelConfig, NetworkConfig
 from common.options import load_config
 from common.plain import Ways, fit_and_test
-from common.processes import run_measured, tree_memory
 from common.runtime import counter_seed
+from common.utils.errors import UserError
+from common.utils.processes import run_measured, tree_memory
 from networks import CPU, quick, small_network, small_splits
 from projects import NAMES
 

@@ -16,13 +16,13 @@ import pytest
 import torch
 from torch import nn
 
-import common.folders
-from common import checkpoint, pretrained, readers, report
+from common import checkpoint, folders, pretrained, readers, report
 from common.archives import read_archive
-from common.config import LevelConfig, NetworkConfig, UserError
+from common.config import LevelConfig, NetworkConfig
 from common.folders import read_folder
 from common.pretrained import Weights
 from common.starts import check_weights
+from common.utils.errors import UserError
 from makers import make_cifar_archive, make_picture_folder, patched_checksums
 from networks import built, quick, small_network, small_splits
 from reports import leave
@@ -85,8 +85,8 @@ def folder_as_read(root, cache):
 def test_cache_is_made_anew(tmp_path, monkeypatch, kind, how):
     root = make_picture_folder(tmp_path / "pets", per_class=3, test_per_class=2)
     expected = folder_as_read(root, tmp_path / "cache")
-    decode = mock.Mock(side_effect=common.folders.decode)
-    monkeypatch.setattr(common.folders, "decode", decode)
+    decode = mock.Mock(side_effect=folders.decode)
+    monkeypatch.setattr(folders, "decode", decode)
     (file,) = (tmp_path / "cache").glob(kind)
     original, draw = file.read_bytes(), random.Random(1)
     for _ in range(CHANGES):

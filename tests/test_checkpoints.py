@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common import checkpoint
-from common.config import UserError
+from common.utils.errors import UserError
 
 
 def test_a_changed_byte_is_refused_or_changes_nothing(tmp_path):

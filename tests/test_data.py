@@ -13,19 +13,20 @@ import numpy as np
 import pytest
 import torch
 
-import common.config
-from common.config import DataConfig, NoNetwork, UserError
+from common.config import DataConfig
 from common.data import load_splits
 from common.sources import archive_place
+from common.utils import paths
+from common.utils.errors import NoNetwork, UserError
 from makers import make_cifar_archive, make_picture_folder, patched_checksums, write_sitecustomize
 
-PROJECT = common.config.PROJECT
+PROJECT = paths.PROJECT
 
 
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
     """Caches and archives go below tmp_path, and nothing can be downloaded."""
-    monkeypatch.setattr(common.config, "PROJECT", tmp_path / "project")
+    monkeypatch.setattr(paths, "PROJECT", tmp_path / "project")
     offline = mock.Mock(side_effect=urllib.error.URLError("no route to host"))
     monkeypatch.setattr(urllib.request, "urlopen", offline)
     return tmp_path / "project"

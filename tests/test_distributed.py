@@ -16,9 +16,10 @@ from torch import nn
 
 from common import checkpoint, levels
 from common.batches import Batches
-from common.config import LevelConfig, UserError
+from common.config import LevelConfig
 from common.distributed import Processes
 from common.runtime import Runtime
+from common.utils.errors import UserError
 from networks import built, quick, small_network, small_splits
 from projects import NAMES, PROJECT, copy_project, python
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from common import convolutions, levels, runtime
-from common.config import TrainConfig, UserError
+from common.config import TrainConfig
 from common.options import load_config
 from common.trunk import Trunk
+from common.utils.errors import UserError
 from networks import CPU, small_network
 from projects import NAMES, PROJECT
 from test_shipped import TRANSFER

@@ -10,8 +10,9 @@ from functools import partial
 import pytest
 
 from common import checkpoint, levels, resuming
-from common.config import LevelConfig, UserError
+from common.config import LevelConfig
 from common.resuming import outcome
+from common.utils.errors import UserError
 from projects import NAMES, PROJECT, copy_project, python
 
 TINY = ["--offline", "--data.limit=200", "--train.epochs=3", "--train.batch_size=32"]

@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-import common.config
-import common.folders
-import common.pictures
-from common.config import DataConfig, UserError
+from common import folders
+from common import pictures as picture_files
+from common.config import DataConfig
 from common.data import load_splits
+from common.utils import paths
+from common.utils.errors import UserError
 from makers import make_picture_folder
 
 REAL = os.environ.get("RUNGS_PICTURES")
@@ -23,7 +24,7 @@ RED = (255, 0, 0)
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
     """Caches go below tmp_path."""
-    monkeypatch.setattr(common.config, "PROJECT", tmp_path / "project")
+    monkeypatch.setattr(paths, "PROJECT", tmp_path / "project")
     return tmp_path / "project"
 
 
@@ -99,7 +100,7 @@ def test_fingerprint_is_what_anyone_can_recompute(pictures):
 
 
 def no_decoding(monkeypatch):
-    monkeypatch.setattr(common.folders, "decode", mock.Mock(side_effect=AssertionError("decoded")))
+    monkeypatch.setattr(folders, "decode", mock.Mock(side_effect=AssertionError("decoded")))
 
 
 def test_cache_is_used_and_follows_the_files(pictures, monkeypatch):
@@ -150,11 +151,11 @@ def test_cache_that_cannot_be_written(pictures, project):
 
 
 def test_processes_and_threads_decode_alike(pictures, project, monkeypatch):
-    monkeypatch.setattr(common.pictures, "CHUNK", 5)
+    monkeypatch.setattr(picture_files, "CHUNK", 5)
     threads = folder(pictures).train.images
     for file in (project / "data" / "cache").iterdir():
         file.unlink()
-    monkeypatch.setattr(common.pictures, "MANY", 1)
+    monkeypatch.setattr(picture_files, "MANY", 1)
     assert torch.equal(folder(pictures).train.images, threads)
 
 

@@ -15,8 +15,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from common import yaml_files
-from common.config import LevelConfig, UserError
+from common.config import LevelConfig
 from common.options import load_config
+from common.utils.errors import UserError
 from projects import NAMES, PROJECT
 
 # ---- what a config may hold ----

@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 
 from common import checkpoint
 from common.options import load_config
-from common.runtime import file_hash
+from common.utils.files import file_hash
 from makers import make_cifar_archive, write_sitecustomize
 from projects import NAMES, copy_project, python
 from reports import Reports

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-import common.config
 from common import course, galleries, plots, report
-from common.config import UserError
 from common.ladder import write_ladder
 from common.statistics import compare, paired_interval, wilson_interval
+from common.utils import paths
+from common.utils.errors import UserError
 from reports import leave, made_up, tables, titled_tables
 
 WORTH = "What each ingredient is worth"
@@ -215,7 +215,7 @@ def test_nothing_to_ablate_is_said(tmp_path, monkeypatch):
     (tmp_path / "level1_first").mkdir()
     for name in ("run.py", "config.yaml"):
         (tmp_path / "level1_first" / name).touch()
-    monkeypatch.setattr(common.config, "PROJECT", tmp_path)
+    monkeypatch.setattr(paths, "PROJECT", tmp_path)
     monkeypatch.setattr(sys, "argv", ["course", "--ablate", "--offline"])
     with pytest.raises(UserError, match="--ablate: no level"):
         course.main()

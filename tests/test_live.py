@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
-from common.config import LevelConfig, UserError
+from common.config import LevelConfig
 from common.live import Live
+from common.utils.errors import UserError
 from networks import fitted, quick, small_network, small_splits
 
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-import common.trunk as trunk_module
+from common import trunk as trunk_module
 from common.batches import Batches
-from common.config import LevelConfig, NetworkConfig, UserError
+from common.config import LevelConfig, NetworkConfig
 from common.network import Features
 from common.trunk import FeatureBatches, Trunk
+from common.utils.errors import UserError
 from level3_fusion.fusion_head import FusionHead
 from level3_fusion.run import build_network
 from networks import CPU, built, fitted, quick, small_network, small_splits

@@ -2,8 +2,8 @@
 
 import pytest
 
-from common.config import UserError
 from common.options import load_config
+from common.utils.errors import UserError
 from projects import PROJECT
 
 LEVEL2 = PROJECT / "level2_augmentation" / "config.yaml"

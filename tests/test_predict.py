@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import common.config
 from browser import Watched, browser, screenshot
 from common import predict, site
-from common.config import UserError
 from common.serve import LARGEST, make_server
 from common.trained import pictures_of
+from common.utils import paths
+from common.utils.errors import UserError
 from projects import NAMES, inside, python
 
 
@@ -232,6 +232,6 @@ def test_predict_on_what_it_cannot_use(coursed, arguments, says, tmp_path, monke
 
 
 def test_nothing_trained_nothing_to_ask(tmp_path, monkeypatch):
-    monkeypatch.setattr(common.config, "PROJECT", tmp_path)
+    monkeypatch.setattr(paths, "PROJECT", tmp_path)
     with pytest.raises(UserError, match="nothing is trained yet"):
         predict.latest_runs()

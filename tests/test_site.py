@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from common import exhibits, site
-from common.arrays import read_npz
-from common.config import UserError
 from common.markdown import duration, percent
 from common.plots import points
+from common.utils.errors import UserError
+from common.utils.files import read_npz
 from projects import NAMES, inside
 from reports import leave
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from common import checkpoint, faults, levels, runtime, unfinished
-from common.config import LevelConfig, UserError
+from common.config import LevelConfig
 from common.options import load_config
+from common.utils.errors import UserError
 from networks import built, fitted, quick, small_network, small_splits
 from projects import NAMES, PROJECT, copy_project, inside, python
 

@@ -5,8 +5,9 @@ import torch
 
 from common import checkpoint, schedules
 from common.averaging import Average
-from common.config import LevelConfig, UserError
+from common.config import LevelConfig
 from common.training import Trainer
+from common.utils.errors import UserError
 from networks import built, fitted, quick, small_network, small_splits
 
 

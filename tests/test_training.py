@@ -7,9 +7,10 @@ import torch
 from torch.nn import functional as F
 
 from common import checkpoint, schedules
-from common.config import LevelConfig, TrainConfig, UserError
+from common.config import LevelConfig, TrainConfig
 from common.runtime import Runtime
 from common.training import Trainer, build_optimizer
+from common.utils.errors import UserError
 from networks import built, fitted, quick, small_network, small_splits
 
 

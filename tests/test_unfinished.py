@@ -6,10 +6,11 @@ import sys
 import pytest
 import torch
 
-import common.config
 from common import checkpoint, running, unfinished
-from common.config import LevelConfig, UserError
-from common.places import run_name, runs_folder
+from common.config import LevelConfig
+from common.utils import paths
+from common.utils.errors import UserError
+from common.utils.paths import run_name, runs_folder
 from networks import fitted, quick, small_network, small_splits
 from projects import PROJECT
 
@@ -105,7 +106,7 @@ def test_a_damaged_last_checkpoint_does_not_cost_the_one_before(tmp_path, monkey
 
 
 def test_all_runs_are_looked_at_before_the_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(common.config, "PROJECT", tmp_path)
+    monkeypatch.setattr(paths, "PROJECT", tmp_path)
     level, settings = tmp_path / "level3_mine", config()
     settings.data.name, settings.seeds = "digits", [0, 1, 2]
     folder = runs_folder("digits") / run_name(level.name, "config", 2)

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from common import readers, replay
-from common.config import DataConfig, UserError
+from common.config import DataConfig
 from common.data import load_splits
+from common.utils.errors import UserError
 from handed_in import MINE, TOTAL, best, change_metrics, write
 from projects import NAMES
 

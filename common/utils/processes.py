@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from common.config import UserError
+from common.utils.errors import UserError
 
 EVERY = 1.0  # seconds between two looks at the memory
 

@@ -1,0 +1,28 @@
+"""Errors that are the user's to mend: one line, and never a traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can put right: one line that says what, where and what to do.
+
+    It stays one line, without control characters, whatever files' names and contents bring in.
+    """
+
+    status = 2  # the command's exit status
+
+    def __init__(self, text: str):
+        line = " ".join(text.splitlines())
+        super().__init__("".join(c if c.isprintable() or c.isspace() else "?" for c in line))
+
+
+class NoNetwork(UserError):
+    """A download that failed."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """'; did you mean ...?' with the nearest of the known words, else the list of them."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"

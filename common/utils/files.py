@@ -1,0 +1,73 @@
+"""Files: written whole or not at all, hashed, and NumPy's .npz read without unpickling."""
+
+import hashlib
+import io
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from common.utils.errors import UserError
+
+LARGEST = 2**33  # bytes, unpacked: more is no file of ours
+
+
+def read_npz(file: Path) -> dict[str, np.ndarray]:
+    """All arrays of a file, by name.
+
+    Each is read to its end, where zip's checksum is compared; `np.load` reads as far as the array's
+    header says, and a changed header may stop it before.
+
+    Raises:
+        UserError: no such file, or one that is not as it was written, too large, or holds objects.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if sum(member.file_size for member in archive.infolist()) > LARGEST:
+                raise ValueError("it unpacks to more than a report holds")
+            return {name.removesuffix(".npy"): _array(archive, name) for name in archive.namelist()}
+    except Exception as error:  # a damaged file fails in a dozen ways
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{file.parent.name}/{file.name}: unreadable ({reason})") from error
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    content = io.BytesIO(archive.read(name))
+    array = np.lib.format.read_array(content, allow_pickle=False)
+    if content.read(1):
+        raise ValueError(f"{name} is longer than its header says")
+    return array
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a text as UTF-8: the old file or the new."""
+    content, draft = text.encode("utf-8"), file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        draft.write_bytes(content)
+        os.replace(draft, file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path, hint: str) -> None:
+    """Make a folder, and fail before hours of training if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write here ({error.strerror}); {hint}") from error
+
+
+def check_file(option: str, file: Path) -> None:
+    """Raise UserError where a file that an option names cannot be written, before the work."""
+    if file.is_dir() or not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
+        reason = "it is a folder" if file.is_dir() else f"{file.parent} is no folder to write to"
+        raise UserError(f"{option}: cannot write {file} ({reason})")
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
