@@ -6,10 +6,10 @@ python -m common.audit 3 --offline         # one level; options are those of its
 
 import sys
 
-from common import levels, pretrained, runtime
+from common import cli, levels, pretrained, runtime
 from common.checks import AuditFailed, find_bugs
+from common.config import load_config
 from common.data import load_splits
-from common.options import load_config
 from common.subject import Subject
 
 
@@ -37,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    levels.command(main)
+    cli.command(main)

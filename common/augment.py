@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common import colour, geometry
-from common.checked import check_number, check_range
 from common.config import Step, named_step
+from common.config.ranges import SIDE
+from common.config.registry import check_number, check_range
 from common.mixing import CutMix, MixUp, box_mask
 from common.policies import RandAugment, TrivialAugment
-from common.ranges import SIDE
 from common.utils.errors import UserError, nearest
 
 

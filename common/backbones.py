@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torchvision import models
 
 from common import pretrained
-from common.checked import check_option
 from common.config import NetworkConfig, named_step
+from common.config.registry import check_option
 from common.pretrained import Weights, image_size
 from common.utils.errors import UserError, nearest
 

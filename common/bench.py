@@ -18,10 +18,9 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common import bench_page, charts, levels, peak, plots, runtime
+from common import bench_page, charts, cli, levels, peak, plots, runtime
 from common.bench_worker import PIPELINES, load_data
-from common.config import LevelConfig
-from common.options import load_config
+from common.config import LevelConfig, load_config
 from common.pretrained import image_size
 from common.statistics import wilson_interval
 from common.utils import paths
@@ -181,4 +180,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    levels.command(main)
+    cli.command(main)

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import torch
 
-from common import checkpoint, levels, pretrained, runtime
-from common.config import LevelConfig
+from common import checkpoint, cli, levels, pretrained, runtime
+from common.config import LevelConfig, load_config
 from common.data import Splits, load_splits
 from common.evaluation import mean, test_passes, tta_of, views
 from common.network import StagedNetwork
-from common.options import load_config
 from common.plain import Ways, fit_and_test
 from common.runtime import Runtime, counter_seed
 from common.training import fit
@@ -105,4 +104,4 @@ def timed(
 
 
 if __name__ == "__main__":
-    levels.command(main)
+    cli.command(main)

@@ -18,16 +18,15 @@ import torch
 from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import charts, comparison, levels, plots, pretrained, running, runtime
-from common.config import LevelConfig, named_step
+from common import charts, cli, comparison, levels, plots, pretrained, running, runtime
+from common.config import LevelConfig, load_config, named_step
+from common.config.schema import comparable
 from common.data import load_splits
-from common.options import load_config
 from common.records import check_reports
 from common.report import find_reports, read_predictions
 from common.statistics import compare
 from common.utils.errors import NoNetwork, UserError
 from common.utils.paths import expanded, reports_folder
-from common.verdicts import comparable
 
 log = logging.getLogger("rungs")
 
@@ -184,4 +183,4 @@ def _size(level: Path, config: LevelConfig, classes: int) -> dict:
 
 
 if __name__ == "__main__":
-    levels.command(main, resumes=True)
+    cli.command(main, resumes=True)

@@ -11,9 +11,9 @@ Options are those of a level's run.py, and go to every level.
 import sys
 from pathlib import Path
 
-from common import distributed, levels, resuming, running, site
+from common import cli, distributed, levels, resuming, running, site
+from common.config import load_config
 from common.ladder import write_ladder
-from common.options import load_config
 from common.utils.errors import UserError
 from common.utils.paths import reports_folder
 
@@ -64,4 +64,4 @@ def ablations(level: Path) -> list[Path]:
 
 if __name__ == "__main__":
     trains = "--verify-resume" not in sys.argv
-    levels.command(main, several=trains, resumes=trains)
+    cli.command(main, several=trains, resumes=trains)

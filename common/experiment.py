@@ -21,10 +21,9 @@ from common import (
     schedules,
     statistics,
     unfinished,
-    yaml_files,
 )
 from common.checks import audit
-from common.config import LevelConfig
+from common.config import LevelConfig, yaml_files
 from common.data import ImageSet, Splits, in_turn, load_splits
 from common.evaluation import Results
 from common.live import Live

@@ -14,10 +14,9 @@ import sys
 
 import numpy as np
 
-from common import charts, levels, plots
-from common.config import LevelConfig
+from common import charts, cli, levels, plots
+from common.config import LevelConfig, load_config
 from common.experiment import Experiment
-from common.options import load_config
 from common.training import Trainer
 from common.trunk import Trunk
 from common.utils.errors import UserError
@@ -80,4 +79,4 @@ def suggest(rates: np.ndarray, losses: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-    levels.command(main)
+    cli.command(main)

@@ -16,8 +16,9 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from common import levels, pretrained, replay, retraining, runtime
-from common.config import Benchmark
+from common import cli, levels, pretrained, replay, retraining, runtime
+from common.config import Benchmark, load_config
+from common.config.schema import comparable
 from common.data import load_splits
 from common.evaluation import tta_of
 from common.evidence import (
@@ -36,12 +37,10 @@ from common.examination import (
 )
 from common.gains import compare_with_below
 from common.grade_formats import FORMATS, printable
-from common.options import load_config
 from common.readers import read_checkpoint, read_settings
 from common.utils import files, paths
 from common.utils.errors import UserError, nearest
 from common.utils.paths import expanded
-from common.verdicts import comparable
 
 log = logging.getLogger("rungs")
 
@@ -219,4 +218,4 @@ def _write(grade: str, output: str | None) -> None:
 
 
 if __name__ == "__main__":
-    levels.command(main)
+    cli.command(main)

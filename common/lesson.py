@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import tables, yaml_files
-from common.config import named_step
+from common import tables
+from common.config import named_step, yaml_files
 from common.markdown import percent, probability
 from common.plots import points
 from common.statistics import wilson_interval

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from common.checked import check_number
+from common.config.registry import check_number
 
 
 def box_mask(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from common import colour, geometry
-from common.checked import check_number
+from common.config.registry import check_number
 
 BINS = 31  # strengths of an operation
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from common import galleries, levels, plots
+from common import cli, galleries, levels, plots
 from common.activations import activation_maps
 from common.batches import Batches
 from common.data import ImageSet
@@ -223,4 +223,4 @@ def _predict(files: list[Path], answers: Answers, sheet: Path) -> None:
 
 
 if __name__ == "__main__":
-    levels.command(main)
+    cli.command(main)

@@ -10,7 +10,8 @@ import torch
 
 from common import checkpoint
 from common.averaging import Average
-from common.config import LevelConfig, TrainConfig, differences
+from common.config import LevelConfig, TrainConfig
+from common.config.schema import differences
 from common.data import Splits
 from common.distributed import Processes
 from common.evaluation import tta_of

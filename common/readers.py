@@ -9,9 +9,8 @@ import numpy as np
 import yaml
 from torch import Tensor
 
-from common import checkpoint, yaml_files
-from common.config import LevelConfig
-from common.options import load_config
+from common import checkpoint
+from common.config import LevelConfig, load_config, yaml_files
 from common.pretrained import NAMED
 from common.utils.errors import UserError
 from common.utils.files import read_npz

@@ -4,8 +4,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from common import replay, statistics, yaml_files
-from common.config import LevelConfig
+from common import replay, statistics
+from common.config import LevelConfig, yaml_files
 from common.evaluation import tta_of
 from common.examination import Grade, Options
 from common.plots import points

@@ -6,9 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from common import distributed, faults, levels, pretrained, site, sources, unfinished
-from common.config import LevelConfig
-from common.options import load_config
+from common import cli, distributed, faults, pretrained, site, sources, unfinished
+from common.config import LevelConfig, load_config
 from common.utils.errors import NoNetwork, UserError
 from common.utils.paths import reports_folder, run_name, runs_folder
 
@@ -66,7 +65,7 @@ def run_level(main: Callable[[LevelConfig], dict], script: str) -> None:
         if distributed.place().first:
             write_page(config, metrics)
 
-    levels.command(run, several=True, resumes=True)
+    cli.command(run, several=True, resumes=True)
 
 
 def write_page(config: LevelConfig, metrics: list[dict]) -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from common import comparison, exhibits, ladder, levels, plots, report
+from common import cli, comparison, exhibits, ladder, plots, report
 from common.album import ALBUM
 from common.embedded import gallery_json, uri
 from common.exhibits import Gallery, Level
@@ -211,4 +211,4 @@ def _overview(reports: Path, sections: list[dict]) -> dict:
 
 
 if __name__ == "__main__":
-    levels.command(main)
+    cli.command(main)

@@ -7,15 +7,15 @@ from typing import get_args, get_type_hints
 from common import checkpoint, levels, pretrained
 from common.archives import KINDS
 from common.config import TestConfig
+from common.config.ranges import SIDE
+from common.config.schema import comparable
 from common.data import ImageSet, load_splits
 from common.network import StagedNetwork
-from common.ranges import SIDE
 from common.readers import read_checkpoint, read_settings
 from common.sources import archive_place
 from common.utils import paths
 from common.utils.errors import UserError
 from common.utils.paths import run_name, runs_folder
-from common.verdicts import comparable
 
 
 def load_trained(

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from common import checkpoint, runtime
-from common.config import LevelConfig, differences
+from common.config import LevelConfig
+from common.config.schema import differences
 from common.data import Splits
 from common.progress import check_same, finished
 from common.utils.errors import UserError

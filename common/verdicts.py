@@ -12,7 +12,8 @@ import torch
 
 from common import duplicates
 from common.archives import KINDS, TITLES
-from common.config import BESIDE, Benchmark, LevelConfig
+from common.config import Benchmark, LevelConfig
+from common.config.schema import comparable, flat
 from common.data import Splits
 from common.evaluation import Predictions
 from common.evidence import Evidence
@@ -21,7 +22,6 @@ from common.runtime import Runtime, provenance
 from common.utils.paths import run_name
 
 LENIENCE = 0.002  # share of the predictions that may differ on another machine or version
-PATHS = {"data.root", "network.weights"}  # the submitter's; what lies there is compared by hash
 
 
 @dataclass(frozen=True)
@@ -36,21 +36,6 @@ class Finding:
     @property
     def outcome(self) -> str:
         return {True: "passed", False: "failed", None: "not run"}[self.passed]
-
-
-def flat(settings: dict, prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> value."""
-    items = {}
-    for key, value in settings.items():
-        inner = isinstance(value, dict)
-        items |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-    return items
-
-
-def comparable(settings: dict) -> dict[str, Any]:
-    """What of a run's settings bears on its weights, flat."""
-    items = flat(settings)
-    return {key: items[key] for key in items if key not in BESIDE | PATHS}
 
 
 def check_settings(evidence: Evidence, whose: str) -> Finding:

@@ -9,10 +9,9 @@ import torch
 from torchvision import models
 
 from common import backbones, checks, levels, pretrained
-from common.config import LevelConfig, NetworkConfig
+from common.config import LevelConfig, NetworkConfig, load_config
 from common.data import load_splits
 from common.network import Classifier, StagedNetwork, pooled
-from common.options import load_config
 from common.subject import Subject
 from common.trunk import Trunk
 from common.utils.errors import UserError

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from common import bench, bench_page, bench_worker, charts, levels, peak
-from common.config import LevelConfig, NetworkConfig
-from common.options import load_config
+from common.config import LevelConfig, NetworkConfig, load_config
 from common.plain import Ways, fit_and_test
 from common.runtime import counter_seed
 from common.utils.errors import UserError

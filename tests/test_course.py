@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from common import ladder, levels, plots
+from common.config import load_config
 from common.evaluation import evaluate
 from common.experiment import Experiment
-from common.options import load_config
 from common.training import fit
 from common.trunk import Trunk
 from projects import NAMES, copy_project, inside, python

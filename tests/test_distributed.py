@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from common import checkpoint, levels
+from common import checkpoint, cli
 from common.batches import Batches
 from common.config import LevelConfig
 from common.distributed import Processes
@@ -227,5 +227,5 @@ def test_commands_for_one_process_say_so(monkeypatch, capsys):
         monkeypatch.setenv("RANK", rank)
         monkeypatch.setenv("LOCAL_RANK", rank)
         with pytest.raises(SystemExit) as stopped:
-            levels.command(lambda: pytest.fail("it ran"))
+            cli.command(lambda: pytest.fail("it ran"))
         assert stopped.value.code == 2 and capsys.readouterr().err == said

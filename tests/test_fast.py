@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from common import convolutions, levels, runtime
-from common.config import TrainConfig
-from common.options import load_config
+from common.config import TrainConfig, load_config
 from common.trunk import Trunk
 from common.utils.errors import UserError
 from networks import CPU, small_network

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from common import checkpoint, levels, resuming
+from common import checkpoint, cli, resuming
 from common.config import LevelConfig
 from common.resuming import outcome
 from common.utils.errors import UserError
@@ -107,7 +107,7 @@ def test_only_what_can_go_on_is_said_to(resumes, capsys):
         raise KeyboardInterrupt
 
     with pytest.raises(SystemExit):
-        levels.command(action, resumes=resumes)
+        cli.command(action, resumes=resumes)
     hint = "; the same command with --resume goes on" if resumes else ""
     assert capsys.readouterr().err == f"\nstopped{hint}\n"
 

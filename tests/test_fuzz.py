@@ -14,9 +14,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from common import yaml_files
-from common.config import LevelConfig
-from common.options import load_config
+from common.config import LevelConfig, load_config, yaml_files
 from common.utils.errors import UserError
 from projects import NAMES, PROJECT
 

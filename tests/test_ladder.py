@@ -10,7 +10,7 @@ import torchvision
 from scipy.special import logsumexp
 
 from common import checkpoint
-from common.options import load_config
+from common.config import load_config
 from common.utils.files import file_hash
 from makers import make_cifar_archive, write_sitecustomize
 from projects import NAMES, copy_project, python

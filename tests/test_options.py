@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.options import load_config
+from common.config import load_config
 from common.utils.errors import UserError
 from projects import PROJECT
 

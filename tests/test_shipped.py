@@ -10,8 +10,7 @@ import pytest
 import yaml
 
 from common import augment, schedules
-from common.config import LevelConfig
-from common.options import load_config
+from common.config import LevelConfig, load_config
 from projects import NAMES, PROJECT
 
 SHIPPED = sorted(PROJECT.glob("level*/**/*.yaml"))

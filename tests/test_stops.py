@@ -11,9 +11,8 @@ import sys
 import pytest
 import torch
 
-from common import checkpoint, faults, levels, runtime, unfinished
-from common.config import LevelConfig
-from common.options import load_config
+from common import checkpoint, cli, faults, runtime, unfinished
+from common.config import LevelConfig, load_config
 from common.utils.errors import UserError
 from networks import built, fitted, quick, small_network, small_splits
 from projects import NAMES, PROJECT, copy_project, inside, python
@@ -127,7 +126,7 @@ def test_no_room_for_a_report_is_one_line(capsys):
         raise OSError(errno.ENOSPC, "No space left on device", "reports/report.md")
 
     with pytest.raises(SystemExit) as stopped:
-        levels.command(action)
+        cli.command(action)
     line = "error: no room left on the disk for reports/report.md; make some, and run it again"
     assert stopped.value.code == 2 and capsys.readouterr().err.startswith(line)
 

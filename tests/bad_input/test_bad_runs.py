@@ -3,7 +3,7 @@
 import re
 import shlex
 
-from common.options import load_config
+from common.config import load_config
 from makers import make_picture_folder
 from refusals import LEVELS, TINY, on
 

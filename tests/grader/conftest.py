@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from common import grade, levels, readers, replay
+from common import cli, grade, readers, replay
 from handed_in import MINE, TOTAL
 from makers import make_picture_folder
 from projects import NAMES, copy_project, python
@@ -78,7 +78,7 @@ def run(monkeypatch, capsys, remembered):
         monkeypatch.setattr(log, "handlers", [])
         threads, code = torch.get_num_threads(), 0
         try:
-            levels.command(grade.main)
+            cli.command(grade.main)
         except SystemExit as stopped:
             code = stopped.code
         torch.set_num_threads(threads)

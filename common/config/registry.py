@@ -1,6 +1,24 @@
-"""Parameters from a config: of steps, and of networks."""
+"""Named things of a config with their parameters: looked up, and checked at the door."""
 
+from typing import Any
+
+from common.config.schema import Step
 from common.utils.errors import UserError
+
+
+def named_step(step: Step) -> tuple[str, dict[str, Any]]:
+    """Name and parameters of a step: "flip" or {"crop": {"padding": 4}}.
+
+    Raises:
+        UserError: a mapping with any other number of names than one.
+    """
+    if isinstance(step, str):
+        return step, {}
+    if len(step) != 1:
+        raise UserError(f"a step has one name, with its parameters indented below it; got {step}")
+    ((name, parameters),) = step.items()
+    return name, dict(parameters or {})
+
 
 WIDEST = 4096  # channels, or what else a network's option counts
 

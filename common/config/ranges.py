@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from common.config import LevelConfig
+from common.config.schema import LevelConfig
 
 LARGEST = 2**63  # what torch counts with
 SIDE = 4096  # pixels: more is no picture to classify

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from jsonargparse import ActionConfigFile, ArgumentParser
 
-from common import yaml_files
-from common.config import LevelConfig, Step
-from common.ranges import broken_rules
+from common.config import yaml_files
+from common.config.ranges import broken_rules
+from common.config.schema import LevelConfig, Step
 from common.utils.errors import UserError, nearest
 from common.utils.paths import expanded
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from common.utils.errors import UserError
 from common.utils.paths import PROJECT, tilde
 
 # A technique by name, with or without parameters: "flip", or {"crop": {"padding": 4}}.
@@ -203,15 +202,19 @@ def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
     return keys
 
 
-def named_step(step: Step) -> tuple[str, dict[str, Any]]:
-    """Name and parameters of a step: "flip" or {"crop": {"padding": 4}}.
+PATHS = {"data.root", "network.weights"}  # the submitter's; what lies there is compared by hash
 
-    Raises:
-        UserError: a mapping with any other number of names than one.
-    """
-    if isinstance(step, str):
-        return step, {}
-    if len(step) != 1:
-        raise UserError(f"a step has one name, with its parameters indented below it; got {step}")
-    ((name, parameters),) = step.items()
-    return name, dict(parameters or {})
+
+def flat(settings: dict, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value."""
+    items = {}
+    for key, value in settings.items():
+        inner = isinstance(value, dict)
+        items |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return items
+
+
+def comparable(settings: dict) -> dict[str, Any]:
+    """What of a run's settings bears on its weights, flat."""
+    items = flat(settings)
+    return {key: items[key] for key in items if key not in BESIDE | PATHS}
