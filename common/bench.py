@@ -18,10 +18,11 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common import bench_page, charts, cli, levels, peak, plots, runtime
+from common import bench_page, charts, cli, levels, peak, plots
 from common.bench_worker import PIPELINES, load_data
 from common.config import LevelConfig, load_config
 from common.pretrained import image_size
+from common.runtime import provenance, start_runtime
 from common.statistics import wilson_interval
 from common.utils import paths
 from common.utils.files import check_writable
@@ -142,7 +143,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         bench = Bench(rest, Path(folder))
         config = bench.config(found[0])
-        machine, size = runtime.start(config.train, config.fast), image_size(config.network)
+        machine, size = start_runtime(config.train, config.fast), image_size(config.network)
         place = expanded(config.reports or paths.PROJECT / "reports")
         check_writable(place, "choose another with --reports")
         data, gpu = load_data(config, 1), machine.device.type == "cuda"
@@ -162,7 +163,7 @@ def main() -> None:
             "share_of_peak": shares,
             "large": None,
             "growth": None,
-            **runtime.provenance(machine),
+            **provenance(machine),
         }
         for level in found:
             report["levels"][level.name]["breakdown"] = bench.breakdown(level, small, size)

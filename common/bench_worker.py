@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-from common import checkpoint, cli, levels, pretrained, runtime
+from common import checkpoint, cli, levels, pretrained
 from common.config import LevelConfig, load_config
 from common.data import Splits, load_splits
 from common.evaluation import mean, test_passes, tta_of, views
 from common.network import StagedNetwork
 from common.plain import Ways, fit_and_test
-from common.runtime import Runtime, counter_seed
+from common.runtime import Runtime, counter_seed, start_runtime
 from common.training import fit
 from common.trunk import Trunk
 
@@ -44,7 +44,7 @@ def main() -> None:
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     level, folder = Path(request["level"]), Path(request["folder"])
     config = load_config(level / "config.yaml", request["arguments"])
-    machine = runtime.start(config.train, config.fast)
+    machine = start_runtime(config.train, config.fast)
     data = load_data(config, request["test"])
     torch.manual_seed(counter_seed(config.seed, "start"))
     network = levels.load_module(level).build_network(config, len(data.classes))

@@ -7,8 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from common import distributed
-from common.distributed import SharedError
+from common.runtime import SharedError, distributed
 from common.utils.errors import UserError
 from common.utils.paths import is_text
 

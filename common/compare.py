@@ -18,12 +18,13 @@ import torch
 from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import charts, cli, comparison, levels, plots, pretrained, running, runtime
+from common import charts, cli, comparison, levels, plots, pretrained, running
 from common.config import LevelConfig, load_config, named_step
 from common.config.schema import comparable
 from common.data import load_splits
 from common.records import check_reports
 from common.report import find_reports, read_predictions
+from common.runtime import command
 from common.statistics import compare
 from common.utils.errors import NoNetwork, UserError
 from common.utils.paths import expanded, reports_folder
@@ -92,7 +93,7 @@ def _report(place: Path, level: str, config: LevelConfig) -> tuple[Path, dict] |
 
 
 def _write_comparison(place: Path, title: str, rows: list[dict]) -> None:
-    report = {"data": title, "rows": rows, "command": runtime.command()}
+    report = {"data": title, "rows": rows, "command": command()}
     picture = charts.accuracy_over_time(rows)
     _write(place / "comparison", report, comparison.page(report), picture)
 
@@ -109,7 +110,7 @@ def _write_ablation(place: Path, stem: str, found: list[tuple[Path, dict]]) -> N
     change = compare(saved[0]["labels"], *(s["predictions"] for s in saved))
     title = found[0][1]["data"]["title"]
     report = {"data": title, "rows": rows, "gap_closed": closed, "change": change}
-    report["command"] = runtime.command()
+    report["command"] = command()
     picture = charts.gaps(rows, histories)
     _write(place / stem, report, comparison.ablation_page(stem, report), picture)
 

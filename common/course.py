@@ -11,9 +11,10 @@ Options are those of a level's run.py, and go to every level.
 import sys
 from pathlib import Path
 
-from common import cli, distributed, levels, resuming, running, site
+from common import cli, levels, resuming, running, site
 from common.config import load_config
 from common.ladder import write_ladder
+from common.runtime import distributed
 from common.utils.errors import UserError
 from common.utils.paths import reports_folder
 

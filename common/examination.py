@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 import torch
 
-from common import pretrained, replay, runtime, statistics
+from common import pretrained, replay, statistics
 from common.config import Benchmark, LevelConfig, TrainConfig
 from common.data import Splits, load_splits
 from common.evaluation import Predictions, tta_of
 from common.evidence import Evidence
 from common.readers import read_settings
-from common.runtime import Runtime
+from common.runtime import Runtime, start_runtime
 from common.starts import check_frozen, check_weights
 from common.utils.errors import UserError
 from common.verdicts import (
@@ -215,12 +215,12 @@ def _keep_names(config: LevelConfig, metrics: dict, options: Options) -> None:
 
 def _start(config: LevelConfig, metrics: dict) -> Runtime:
     """The run's device, precision and threads where this machine has them, else its own best."""
-    runtime.start(TrainConfig(device="cpu"))
+    start_runtime(TrainConfig(device="cpu"))
     threads = metrics["machine"].get("threads")
     if type(threads) is int and 1 <= threads <= torch.get_num_threads():
         config.train.threads = threads
     try:
-        return runtime.start(config.train, config.fast)
+        return start_runtime(config.train, config.fast)
     except UserError:
         config.train.device = config.train.precision = "auto"
-        return runtime.start(config.train, config.fast)
+        return start_runtime(config.train, config.fast)

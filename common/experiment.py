@@ -12,12 +12,10 @@ import torch
 from common import (
     augment,
     checkpoint,
-    distributed,
     faults,
     ladder,
     pretrained,
     report,
-    runtime,
     schedules,
     statistics,
     unfinished,
@@ -31,6 +29,7 @@ from common.logbook import Logbook
 from common.network import StagedNetwork
 from common.progress import best_epoch
 from common.records import check_reports
+from common.runtime import command, counter_seed, distributed, provenance, start_runtime
 from common.subject import Subject
 from common.utils import paths
 from common.utils.errors import UserError, nearest
@@ -58,7 +57,7 @@ class Experiment:
         augment.build(config.augment, mirror=True)  # an unknown name is said before the work
         schedules.build(config.train.schedule, steps=1)
         self.processes = distributed.join(config.train.device)
-        self.runtime = runtime.start(config.train, config.fast, self.processes)
+        self.runtime = start_runtime(config.train, config.fast, self.processes)
         with self.processes.in_turn():
             self.data: Splits = load_splits(config.data, pretrained.image_size(config.network))
         self.name = run_name(self.level, config.stem, config.seed)
@@ -93,7 +92,7 @@ class Experiment:
 
     def build(self, build_network: Callable[[LevelConfig, int], StagedNetwork]) -> StagedNetwork:
         """The level's network on the device, started from weights or another level's best."""
-        torch.manual_seed(runtime.counter_seed(self.config.seed, "start"))
+        torch.manual_seed(counter_seed(self.config.seed, "start"))
         with self.processes.in_turn():
             network = build_network(self.config, len(self.data.classes))
         if self.processes.first:
@@ -140,7 +139,7 @@ class Experiment:
             "below": None,
             "detail": _detail(results),
             "seconds": round(sum(e["seconds"] for e in history) + results.seconds, 1),
-            **runtime.provenance(self.runtime),
+            **provenance(self.runtime),
             "settings": self.config.settings(),
         }
         if not self.processes.first:
@@ -196,7 +195,7 @@ class Experiment:
 
     def _say_what_it_uses(self) -> None:
         data, machine = self.data, self.runtime
-        log.info("%s, seed %d: %s", self.level, self.config.seed, runtime.command())
+        log.info("%s, seed %d: %s", self.level, self.config.seed, command())
         counts = len(data.train), len(data.val), len(data.test), len(data.classes)
         log.info("%s: %d train, %d val, %d test pictures, %d classes", data.title, *counts)
         if not data.mirror:

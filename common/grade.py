@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from common import cli, levels, pretrained, replay, retraining, runtime
+from common import cli, levels, pretrained, replay, retraining
 from common.config import Benchmark, load_config
 from common.config.schema import comparable
 from common.data import load_splits
@@ -38,6 +38,7 @@ from common.examination import (
 from common.gains import compare_with_below
 from common.grade_formats import FORMATS, printable
 from common.readers import read_checkpoint, read_settings
+from common.runtime import start_runtime
 from common.utils import files, paths
 from common.utils.errors import UserError, nearest
 from common.utils.paths import expanded
@@ -189,7 +190,7 @@ def _score_level(level: Path, options: Options, form: str) -> str:
     paths = options.data_root, options.weights
     config = read_settings(content["settings"], level.parent, *paths, place=path)
     data = load_splits(config.data, pretrained.image_size(config.network))
-    machine = runtime.start(config.train, config.fast)
+    machine = start_runtime(config.train, config.fast)
     log.warning("%s of %d test pictures on %s", path, len(data.test), machine.device)
     tta = tta_of(config, data)
     test, _ = replay.test_logits(level, config, path, data.test, tta, options.timeout)

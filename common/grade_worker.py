@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import checkpoint, pretrained, runtime
+from common import checkpoint, pretrained
 from common.batches import Batches
 from common.data import ImageSet
 from common.evaluation import predict, views
 from common.levels import load_module
 from common.network import StagedNetwork
 from common.readers import read_checkpoint, read_settings
+from common.runtime import start_runtime
 from common.trunk import FeatureBatches, Trunk
 from common.utils import paths
 from common.utils.errors import UserError
@@ -28,7 +29,7 @@ def main() -> None:
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     level, classes = Path(request["level"]), request["classes"]
     config = read_settings(request["settings"], level.parent, *request["paths"])
-    machine = runtime.start(config.train, config.fast)
+    machine = start_runtime(config.train, config.fast)
     weights = pretrained.describe_weights(config.network)  # ours: pixels are no matter of theirs
     content = read_checkpoint(Path(request["checkpoint"]))
     pictures = torch.from_numpy(np.load(request["pictures"], mmap_mode="c", allow_pickle=False))

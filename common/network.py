@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from common.backbones import Backbone
-from common.runtime import state_hash
+from common.runtime.device import state_hash
 from common.utils.errors import UserError, nearest
 
 

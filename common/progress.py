@@ -13,10 +13,10 @@ from common.averaging import Average
 from common.config import LevelConfig, TrainConfig
 from common.config.schema import differences
 from common.data import Splits
-from common.distributed import Processes
 from common.evaluation import tta_of
 from common.network import StagedNetwork
 from common.readers import read_checkpoint
+from common.runtime import Processes
 from common.utils.errors import UserError
 from common.utils.files import write_whole
 

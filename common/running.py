@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from common import cli, distributed, faults, pretrained, site, sources, unfinished
+from common import cli, faults, pretrained, site, sources, unfinished
 from common.config import LevelConfig, load_config
+from common.runtime import distributed
 from common.utils.errors import NoNetwork, UserError
 from common.utils.paths import reports_folder, run_name, runs_folder
 

@@ -15,12 +15,11 @@ from common.averaging import Average
 from common.batches import Batches
 from common.config import LevelConfig, TrainConfig
 from common.data import Splits
-from common.distributed import SharedError
 from common.evaluation import predict
 from common.live import Live
 from common.network import Features, StagedNetwork, batch_norms
 from common.progress import Progress, finished, log_epoch
-from common.runtime import counter_seed
+from common.runtime import SharedError, counter_seed
 from common.trunk import FeatureBatches, Trunk
 from common.utils.errors import UserError
 

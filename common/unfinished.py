@@ -4,11 +4,12 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from common import checkpoint, runtime
+from common import checkpoint
 from common.config import LevelConfig
 from common.config.schema import differences
 from common.data import Splits
 from common.progress import check_same, finished
+from common.runtime import command
 from common.utils.errors import UserError
 
 # what training goes on from
@@ -45,7 +46,7 @@ def check(folder: Path, config: LevelConfig) -> None:
         raise UserError(
             f"an unfinished run of this config is in {folder}, after {len(history)} of "
             f"{config.train.epochs} epochs: --resume goes on with it "
-            f"({runtime.command()} --resume), --anew starts over"
+            f"({command()} --resume), --anew starts over"
         )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common import distributed
+from common.runtime import distributed
 from common.utils.errors import UserError
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common import convolutions
-from common.convolutions import Product, SmallMaps, WholeMap
+from common.runtime import small_convolutions
+from common.runtime.small_convolutions import Product, SmallMaps, WholeMap
 
 SHAPES = [  # channels, filters, side, kernel, stride, padding
     (5, 7, 2, 3, 1, 1),
@@ -52,7 +52,7 @@ def test_whole_maps(size):
 def products(monkeypatch):
     """Shapes and types of the weights that went through a product."""
     seen = []
-    for kind in (convolutions.Product, convolutions.WholeMap):
+    for kind in (small_convolutions.Product, small_convolutions.WholeMap):
 
         def spy(x, weight, *options, apply=kind.apply):
             seen.append((tuple(weight.shape), weight.dtype))

@@ -17,8 +17,7 @@ from torch import nn
 from common import checkpoint, cli
 from common.batches import Batches
 from common.config import LevelConfig
-from common.distributed import Processes
-from common.runtime import Runtime
+from common.runtime import Processes, Runtime
 from common.utils.errors import UserError
 from networks import built, quick, small_network, small_splits
 from projects import NAMES, PROJECT, copy_project, python

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from common import convolutions, levels, runtime
+from common import levels, runtime
 from common.config import TrainConfig, load_config
+from common.runtime import small_convolutions, start_runtime
 from common.trunk import Trunk
 from common.utils.errors import UserError
 from networks import CPU, small_network
@@ -27,7 +28,7 @@ def logits(network, machine, images):
 @pytest.mark.parametrize("size", [32, 64])
 def test_in_float32_every_level_and_ablation_is_exact_to_1e_5(file, size, monkeypatch):
     """With the folded trunk, in groups, and small maps by matrix products."""
-    monkeypatch.setattr(convolutions, "DTYPE", torch.float32)
+    monkeypatch.setattr(small_convolutions, "DTYPE", torch.float32)
     config = load_config(file, ["--network.weights=tiny-imagenet", f"--network.image_size={size}"])
     torch.manual_seed(0)
     level = next(parent for parent in file.parents if parent.name.startswith("level"))
@@ -42,7 +43,7 @@ def test_in_float32_every_level_and_ablation_is_exact_to_1e_5(file, size, monkey
 
 
 def test_fast_false_folds_keeps_groups_and_compiles_nothing():
-    machine = runtime.start(TrainConfig(precision="float32", device="cpu", compile=True), False)
+    machine = start_runtime(TrainConfig(precision="float32", device="cpu", compile=True), False)
     assert machine == replace(PLAIN, compile=False)
     network = small_network(["c", "head"])
     assert Trunk(network, machine).stages is network.stages
@@ -51,8 +52,8 @@ def test_fast_false_folds_keeps_groups_and_compiles_nothing():
 def test_compilation_needs_a_compiler(monkeypatch):
     monkeypatch.setattr(runtime.shutil, "which", lambda name: None)
     with pytest.raises(UserError, match=r"train.compile: no C\+\+ compiler here; install g\+\+"):
-        runtime.start(TrainConfig(device="cpu", compile=True))
-    assert not runtime.start(TrainConfig(device="cpu")).compile
+        start_runtime(TrainConfig(device="cpu", compile=True))
+    assert not start_runtime(TrainConfig(device="cpu")).compile
 
 
 @pytest.mark.slow

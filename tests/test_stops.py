@@ -11,8 +11,9 @@ import sys
 import pytest
 import torch
 
-from common import checkpoint, cli, faults, runtime, unfinished
+from common import checkpoint, cli, faults, unfinished
 from common.config import LevelConfig, load_config
+from common.runtime import start_runtime
 from common.utils.errors import UserError
 from networks import built, fitted, quick, small_network, small_splits
 from projects import NAMES, PROJECT, copy_project, inside, python
@@ -68,13 +69,13 @@ def test_deterministic_runs_have_the_same_bits(device, tmp_path):
     states = []
     for name in ("a", "b"):
         config = LevelConfig(train=quick(device=device, deterministic=True), augment=["crop"])
-        machine = runtime.start(config.train)
+        machine = start_runtime(config.train)
         assert torch.are_deterministic_algorithms_enabled()
         network = small_network(["b", "c", "head"]).to(device)
         fitted(network, small_splits(), config, tmp_path / name, machine)
         states.append(checkpoint.digest(network.state_dict()))
     assert states[0] == states[1]
-    runtime.start(quick(device=device))
+    start_runtime(quick(device=device))
     assert not torch.are_deterministic_algorithms_enabled()
 
 
