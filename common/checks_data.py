@@ -3,11 +3,10 @@
 import torch
 from torch import Tensor
 
-from common import duplicates
-from common.data import ImageSet
+from common.data import ImageSet, duplicates
 from common.subject import (
-    IMAGENET_DEVIATION,
     IMAGENET_MEAN,
+    IMAGENET_STD,
     SIZE,
     Subject,
     check,
@@ -26,9 +25,9 @@ def pixels_normalised(subject: Subject) -> tuple[bool, str, str]:
     weights = trainer.network.weights
     images = torch.cat([images for images, _ in trainer.val.batches.epoch()])
     gap = largest_gap(images, subject.pictures(subject.data.val))
-    right = weights.mean == IMAGENET_MEAN and weights.deviation == IMAGENET_DEVIATION
-    expected = f"RGB in [0, 1] less {IMAGENET_MEAN}, by {IMAGENET_DEVIATION}, {SIZE} px"
-    seen = f"{weights.mean}, {weights.deviation}; values {images.min():.1f} to {images.max():.1f}"
+    right = weights.mean == IMAGENET_MEAN and weights.std == IMAGENET_STD
+    expected = f"RGB in [0, 1] less {IMAGENET_MEAN}, by {IMAGENET_STD}, {SIZE} px"
+    seen = f"{weights.mean}, {weights.std}; values {images.min():.1f} to {images.max():.1f}"
     return right and gap < 1e-3, expected, f"{seen}, {gap:.0e} off torchvision's"
 
 

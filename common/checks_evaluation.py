@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from common.batches import Batches
-from common.data import ImageSet
+from common.data import Batches, ImageSet
 from common.evaluation import Predictions, evaluate, predict
 from common.network import StagedNetwork
 from common.subject import BATCH, Subject, check, largest_gap

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.batches import Batches, Transform
 from common.config import LevelConfig
-from common.data import ImageSet, Splits
-from common.geometry import reflected
+from common.data import Batches, ImageSet, Splits
+from common.data.augment.geometry import reflected
+from common.data.loader import Transform
 from common.network import StagedNetwork
 from common.trunk import FeatureBatches, Trunk
 

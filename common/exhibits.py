@@ -16,8 +16,8 @@ from scipy.special import softmax
 from sklearn.decomposition import PCA
 
 from common import activations, diagnostics, galleries
-from common.batches import Batches
-from common.data import ImageSet, in_turn
+from common.data import Batches, ImageSet
+from common.data.splits import in_turn
 from common.network import StagedNetwork
 from common.runtime import Runtime
 from common.tables import Run

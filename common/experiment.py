@@ -9,20 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import (
-    augment,
-    checkpoint,
-    faults,
-    ladder,
-    pretrained,
-    report,
-    schedules,
-    statistics,
-    unfinished,
-)
+from common import checkpoint, faults, ladder, pretrained, report, schedules, statistics, unfinished
 from common.checks import audit
 from common.config import LevelConfig, yaml_files
-from common.data import ImageSet, Splits, in_turn, load_splits
+from common.data import ImageSet, Splits, build_augmentation, load_splits
+from common.data.splits import in_turn
 from common.evaluation import Results
 from common.live import Live
 from common.logbook import Logbook
@@ -54,7 +45,7 @@ class Experiment:
     def __init__(self, script: str | Path, config: LevelConfig):
         folder = Path(script).resolve().parent
         self.level, self.levels, self.config = folder.name, folder.parent, config
-        augment.build(config.augment, mirror=True)  # an unknown name is said before the work
+        build_augmentation(config.augment, mirror=True)  # an unknown name is said before the work
         schedules.build(config.train.schedule, steps=1)
         self.processes = distributed.join(config.train.device)
         self.runtime = start_runtime(config.train, config.fast, self.processes)

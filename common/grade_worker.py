@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from common import checkpoint, pretrained
-from common.batches import Batches
-from common.data import ImageSet
+from common.data import Batches, ImageSet
 from common.evaluation import predict, views
 from common.levels import load_module
 from common.network import StagedNetwork

@@ -17,10 +17,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from common import augment, schedules
-from common.batches import Batches
+from common import schedules
 from common.config import LevelConfig, named_step
-from common.data import ImageSet, Splits
+from common.data import Batches, ImageSet, Splits, build_augmentation
 from common.evaluation import tta_of, views
 from common.pretrained import Weights
 from common.runtime import Runtime
@@ -127,7 +126,7 @@ def _stream(
     """Our own data path in float32, or a DataLoader over torchvision's transforms."""
     training = view == "train"
     if ways.data_path:
-        transform = augment.build(config.augment, data.mirror) if training else view
+        transform = build_augmentation(config.augment, data.mirror) if training else view
         seed = config.seed if training else None
         return Batches(images, weights, config.train.batch_size, runtime, transform, seed).epoch
     steps = (
@@ -135,7 +134,7 @@ def _stream(
     )
     side = weights.image_size
     steps += [transforms.Resize((side, side))] if images.size != (side, side) else []
-    steps += [transforms.ToTensor(), transforms.Normalize(weights.mean, weights.deviation)]
+    steps += [transforms.ToTensor(), transforms.Normalize(weights.mean, weights.std)]
     loader = DataLoader(
         Pictures(images, transforms.Compose(steps)),
         batch_size=config.train.batch_size,

@@ -19,10 +19,9 @@ from PIL import Image
 
 from common import cli, galleries, levels, plots
 from common.activations import activation_maps
-from common.batches import Batches
-from common.data import ImageSet
+from common.data import Batches, ImageSet
+from common.data.decode import FORMATS, UnreadablePicture, read_picture
 from common.evaluation import views
-from common.pictures import FORMATS, UnreadablePicture, read_picture
 from common.runtime import Runtime
 from common.trained import load_trained
 from common.utils import paths

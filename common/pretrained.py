@@ -15,6 +15,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from common import checkpoint
 from common.config import NetworkConfig, named_step
+from common.data import InputSpec
 from common.utils.errors import NoNetwork, UserError
 from common.utils.files import file_hash
 from common.utils.paths import expanded
@@ -32,18 +33,17 @@ BUNDLED = Path(__file__).parent / "weights" / "resnet18_tiny_imagenet.pth"
 BUNDLED_SHA256 = "0faebba08bb6fab62f1ca3c07da964869dfcb0cc9c24eda7330748ad667b0ae6"
 
 
-@dataclass(frozen=True)
-class Weights:
-    """The starting weights, and the pixels they were trained on.
+@dataclass(frozen=True, kw_only=True)
+class Weights(InputSpec):
+    """The starting weights, and the input that they were trained on.
 
-    `mean` and `deviation` are those of RGB in [0, 1]; `image_size` in pixels.
+    Attributes:
+        name: what reports call them.
+        sha256: of their file; None where there is none.
     """
 
     name: str
-    sha256: str | None
-    image_size: int
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    deviation: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    sha256: str | None = None
 
 
 def load(network: nn.Module, classifier: str, config: NetworkConfig) -> Weights:
@@ -92,7 +92,7 @@ def describe_weights(config: NetworkConfig) -> Weights:
     if config.weights == "tiny-imagenet" and sha256 != BUNDLED_SHA256:
         raise UserError(f"{path}: not the bundled file any more; restore it with git checkout")
     name = config.weights if config.weights in NAMED else path.name
-    return Weights(config.weights_title or name, sha256, image_size(config))
+    return Weights(name=config.weights_title or name, sha256=sha256, image_size=image_size(config))
 
 
 def weights_place(config: NetworkConfig) -> Path | None:

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from common import cli, faults, pretrained, site, sources, unfinished
+from common import cli, faults, pretrained, site, unfinished
 from common.config import LevelConfig, load_config
+from common.data import cifar, splits
 from common.runtime import distributed
 from common.utils.errors import NoNetwork, UserError
 from common.utils.paths import reports_folder, run_name, runs_folder
@@ -25,7 +26,7 @@ def run_seeds(main: Callable[[LevelConfig], dict], config: LevelConfig) -> list[
     try:
         metrics = [main(config.with_seed(seed)) for seed in seeds]
     except NoNetwork as error:
-        places = [sources.archive_place(config.data), pretrained.weights_place(config.network)]
+        places = [cifar.archive_place(config.data), pretrained.weights_place(config.network)]
         missing = " and ".join(str(p) for p in places if p and not p.is_file())
         hint = "; without a network run with --offline"
         hint += f", or put the missing files in place: {missing}" if missing else ""
@@ -43,7 +44,7 @@ def check_unfinished(runs: list[tuple[Path, LevelConfig]]) -> None:
     """
     for level, config in runs if distributed.place().first else ():
         for seed in config.seeds or [config.seed]:
-            folder = runs_folder(sources.title_of(config.data))
+            folder = runs_folder(splits.title_of(config.data))
             folder /= run_name(level.name, config.stem, seed)
             if config.resume:
                 continue

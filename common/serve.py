@@ -17,9 +17,9 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from common.data.decode import UnreadablePicture
 from common.embedded import uri
 from common.galleries import overlay
-from common.pictures import UnreadablePicture
 from common.predict import Answers
 from common.templates import HERE, html
 from common.utils.errors import UserError

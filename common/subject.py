@@ -16,7 +16,8 @@ from torchvision.transforms import functional as tv
 
 from common import faults
 from common.config import LevelConfig
-from common.data import ImageSet, Splits, in_turn
+from common.data import ImageSet, Splits
+from common.data.splits import in_turn
 from common.network import StagedNetwork
 from common.runtime import Runtime, counter_seed
 from common.training import Trainer
@@ -28,7 +29,7 @@ COUNTS = {"train": 60, "val": 27, "test": 27}  # pictures; their last batches ar
 BATCH = 16
 
 # RGB in [0, 1] that published weights were trained on; kept apart from backbones.py on purpose
-IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class Subject:
         scaled = pixels.float() / 255
         smaller = min(pixels.shape[2:]) > SIZE
         scaled = tv.resize(scaled, [SIZE, SIZE], antialias=smaller)
-        return tv.normalize(scaled, IMAGENET_MEAN, IMAGENET_DEVIATION).to(self.runtime.device)
+        return tv.normalize(scaled, IMAGENET_MEAN, IMAGENET_STD).to(self.runtime.device)
 
 
 def _few(data: Splits) -> Splits:

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 from common import checkpoint, levels, pretrained
-from common.archives import KINDS
 from common.config import TestConfig
 from common.config.ranges import SIDE
 from common.config.schema import comparable
 from common.data import ImageSet, load_splits
+from common.data.cifar import KINDS, archive_place
 from common.network import StagedNetwork
 from common.readers import read_checkpoint, read_settings
-from common.sources import archive_place
 from common.utils import paths
 from common.utils.errors import UserError
 from common.utils.paths import run_name, runs_folder

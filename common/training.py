@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from common import augment, faults, schedules
+from common import faults, schedules
 from common.averaging import Average
-from common.batches import Batches
 from common.config import LevelConfig, TrainConfig
-from common.data import Splits
+from common.data import Batches, Splits, build_augmentation
 from common.evaluation import predict
 from common.live import Live
 from common.network import Features, StagedNetwork, batch_norms
@@ -86,7 +85,7 @@ class Trainer:
         options = network.weights, config.train.batch_size, runtime
         if config.train.freeze_batch_norm:
             network.freeze_batch_norm()
-        augmentation = augment.build(config.augment, data.mirror)
+        augmentation = build_augmentation(config.augment, data.mirror)
         train = Batches(data.train, *options, transform=augmentation, seed=config.seed)
         self.train = FeatureBatches(train, trunk, repeats=True)
         self.val = FeatureBatches(Batches(data.val, *options), trunk, repeats=True)

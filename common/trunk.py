@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from common.batches import Batches
-from common.data import ImageSet
+from common.data import Batches, ImageSet
 from common.network import Features, StagedNetwork
 from common.runtime import Runtime
 

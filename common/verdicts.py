@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import duplicates
-from common.archives import KINDS, TITLES
 from common.config import Benchmark, LevelConfig
 from common.config.schema import comparable, flat
-from common.data import Splits
+from common.data import Splits, duplicates
+from common.data.cifar import KINDS, TITLES
 from common.evaluation import Predictions
 from common.evidence import Evidence
 from common.pretrained import NAMED

@@ -40,7 +40,9 @@ def small_backbone(size: int = 8) -> Backbone:
             nn.init.uniform_(module.running_mean, -0.5, 0.5)
             nn.init.uniform_(module.running_var, 0.5, 2)
             nn.init.uniform_(module.weight, 0.5, 2)
-    return Backbone(stages, {"a": 4, "b": 6, "c": 8}, Weights("none", None, size))
+    return Backbone(
+        stages, {"a": 4, "b": 6, "c": 8}, Weights(name="none", sha256=None, image_size=size)
+    )
 
 
 def small_network(trainable=("head",), taps=("c",), classes: int = 3, size: int = 8):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.transforms import functional as tv
 
-from common import augment
+from common.data import build_augmentation
 from common.utils.errors import UserError
 from networks import noise
 
@@ -15,7 +15,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def test_flip_mirrors_left_right_or_leaves_alone():
     images = noise(64, 8)
-    flipped = augment.build(["flip"], True)(images, generator())
+    flipped = build_augmentation(["flip"], True)(images, generator())
     mirrored = [torch.equal(b, tv.hflip(a)) for a, b in zip(images, flipped, strict=True)]
     untouched = [torch.equal(a, b) for a, b in zip(images, flipped, strict=True)]
     assert all(m != u for m, u in zip(mirrored, untouched, strict=True))
@@ -23,14 +23,14 @@ def test_flip_mirrors_left_right_or_leaves_alone():
 
 
 def test_flip_does_nothing_where_mirror_images_differ():
-    steps = augment.build(["flip"], mirror=False)
+    steps = build_augmentation(["flip"], mirror=False)
     images = noise(64, 8)
     assert torch.equal(steps(images, generator()), images)
 
 
 def test_crop_is_torchvisions_crop_of_the_reflected_padding():
     images = noise(32, 16)
-    cropped = augment.build([{"crop": {"padding": 3}}], True)(images, generator())
+    cropped = build_augmentation([{"crop": {"padding": 3}}], True)(images, generator())
     padded = tv.pad(images, [3], padding_mode="reflect")
     places = set()
     for padded_image, image in zip(padded, cropped, strict=True):
@@ -47,7 +47,7 @@ def test_crop_is_torchvisions_crop_of_the_reflected_padding():
 
 def test_crop_pads_an_eighth_by_default():
     images = noise(256, 8)
-    cropped = augment.build(["crop"], True)(images, generator())
+    cropped = build_augmentation(["crop"], True)(images, generator())
     padded = tv.pad(images, [1], padding_mode="reflect")
     windows = torch.stack(
         [padded[:, :, top : top + 8, left : left + 8] for top in range(3) for left in range(3)]
@@ -56,13 +56,13 @@ def test_crop_pads_an_eighth_by_default():
 
 
 def test_same_generator_same_pictures():
-    images, steps = noise(16, 8), augment.build(["flip", {"crop": {"padding": 2}}], True)
+    images, steps = noise(16, 8), build_augmentation(["flip", {"crop": {"padding": 2}}], True)
     assert torch.equal(steps(images, generator(1)), steps(images, generator(1)))
     assert not torch.equal(steps(images, generator(1)), steps(images, generator(2)))
 
 
 def test_no_steps_is_no_augmentation():
-    assert augment.build([], mirror=True) is None
+    assert build_augmentation([], mirror=True) is None
 
 
 @pytest.mark.parametrize(
@@ -76,4 +76,4 @@ def test_no_steps_is_no_augmentation():
 )
 def test_unknown_steps_and_parameters(step, says):
     with pytest.raises(UserError, match=says):
-        augment.build([step], mirror=True)
+        build_augmentation([step], mirror=True)

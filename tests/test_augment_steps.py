@@ -8,9 +8,10 @@ from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode, autoaugment
 from torchvision.transforms import functional as tv
 
-from common import augment, colour, geometry, mixing, policies
-from common.batches import Batches
 from common.config import LevelConfig
+from common.data import Batches, build_augmentation
+from common.data.augment import color, geometry, mixing, policies
+from common.data.augment.steps import STEPS, Erase, Jitter, ResizedCrop
 from common.utils.errors import UserError
 from networks import CPU, built, noise, quick, small_network, small_splits
 from test_augment import generator
@@ -23,7 +24,7 @@ TORCHVISION = {
     **{"autocontrast": "AutoContrast", "equalize": "Equalize", "identity": "Identity"},
 }
 MOVES = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
-ALL = [*augment.STEPS]
+ALL = [*STEPS]
 
 
 def smooth(count: int = 4, size: int = 24) -> torch.Tensor:
@@ -67,7 +68,7 @@ def test_policies_cover_torchvisions_operations():
 def test_resized_crop_is_torchvisions_of_the_same_box():
     images, boxes = smooth(), [(2, 3, 12, 16), (0, 0, 24, 24), (8, 5, 10, 9), (11, 12, 13, 12)]
     left, top, wide, tall = (torch.tensor(column).float() for column in zip(*boxes, strict=True))
-    m = augment.boxes(left, top, wide, tall, 24, 24)
+    m = boxes(left, top, wide, tall, 24, 24)
     seen = geometry.resample(images, m, whole=False)
     for i, (x, y, w, h) in enumerate(boxes):
         expected = tv.resized_crop(images[i], y, x, h, w, [24, 24], antialias=False)
@@ -76,7 +77,7 @@ def test_resized_crop_is_torchvisions_of_the_same_box():
 
 
 def test_resized_crop_keeps_to_its_scale_and_stays_inside():
-    step = augment.ResizedCrop(scale=[0.3, 0.5])
+    step = ResizedCrop(scale=[0.3, 0.5])
     m = step.matrix(noise(500, 20), generator())
     area = m[:, 0, 0] * m[:, 1, 1]
     assert area.min() >= 0.3 * 0.999 and area.max() <= 0.5 * 1.001 and area.std() > 0.03
@@ -96,13 +97,13 @@ def test_rotation_is_torchvisions():
 
 def test_all_geometry_is_one_resampling(monkeypatch):
     calls, resample = [], geometry.resample
-    monkeypatch.setattr(augment.geometry, "resample", lambda *a: calls.append(a[2]) or resample(*a))
+    monkeypatch.setattr(geometry, "resample", lambda *a: calls.append(a[2]) or resample(*a))
     steps = ["flip", "crop", "rotate", "jitter", "resized_crop", "trivial_augment"]
-    augment.build(steps, True)(noise(8, 16), generator())
+    build_augmentation(steps, True)(noise(8, 16), generator())
     assert calls == [False]
-    seen = augment.build(["flip", "crop"], True)(noise(8, 16), generator())
+    seen = build_augmentation(["flip", "crop"], True)(noise(8, 16), generator())
     assert calls == [False, True] and seen.dtype == torch.uint8
-    augment.build(["flip", "erase", "crop"], True)(noise(8, 16), generator())
+    build_augmentation(["flip", "erase", "crop"], True)(noise(8, 16), generator())
     assert calls[2:] == [True, True]  # the box is drawn in what the flip made
 
 
@@ -120,18 +121,18 @@ def test_jitter_is_torchvisions_adjustments():
     images, turn = smooth(), torch.tensor([0.1, -0.2, 0.5, 0.0])
     for i in range(4):
         expected = 255 * tv.adjust_hue(images[i] / 255, float(turn[i]))
-        torch.testing.assert_close(colour.hue(images, turn)[i], expected, atol=0.01, rtol=0)
+        torch.testing.assert_close(color.hue(images, turn)[i], expected, atol=0.01, rtol=0)
     grey = images.mean(1, keepdim=True).expand_as(images).contiguous()
-    torch.testing.assert_close(colour.hue(grey, turn), grey, atol=0.01, rtol=0)
-    still = augment.Jitter(0.0, 0.0, 0.0).change(images, generator())
+    torch.testing.assert_close(color.hue(grey, turn), grey, atol=0.01, rtol=0)
+    still = Jitter(0.0, 0.0, 0.0).change(images, generator())
     assert torch.equal(still, images)
-    bright = augment.Jitter(0.3, 0.0, 0.0).change(torch.full((200, 3, 2, 2), 100.0), generator())
+    bright = Jitter(0.3, 0.0, 0.0).change(torch.full((200, 3, 2, 2), 100.0), generator())
     assert 70 <= bright.min() < 75 and 125 < bright.max() <= 130
 
 
 def test_erase_fills_one_box_of_noise_with_its_probability():
     images = torch.full((300, 3, 20, 20), 7.0)
-    changed = augment.Erase(0.4, [0.1, 0.2]).change(images, generator()) != 7
+    changed = Erase(0.4, [0.1, 0.2]).change(images, generator()) != 7
     hit = changed.flatten(1).any(1)
     assert 90 < hit.sum() < 150
     for box in changed[hit].any(1):
@@ -179,7 +180,7 @@ def test_training_on_mixed_labels_learns():
 
 @pytest.mark.parametrize("step", ALL)
 def test_samples_are_independent_and_drawn_by_seed(step):
-    steps = augment.build([step], True)
+    steps = build_augmentation([step], True)
     images = smooth(1).round().byte().repeat(64, 1, 1, 1)
 
     def run(seed):
@@ -197,7 +198,7 @@ def test_samples_are_independent_and_drawn_by_seed(step):
 def test_steps_work_on_pictures_that_are_not_square():
     images = noise(6, 12)[:, :, :8]
     for step in ALL:
-        steps = augment.build([step], True)
+        steps = build_augmentation([step], True)
         assert steps(images, generator()).shape == images.shape
 
 
@@ -223,7 +224,7 @@ def test_val_and_test_are_not_mixed():
 )
 def test_wrong_parameters(step, says):
     with pytest.raises(UserError, match=says):
-        augment.build([step], mirror=True)
+        build_augmentation([step], mirror=True)
 
 
 def test_rotation_by_a_quarter_turn_is_exact():

@@ -3,23 +3,25 @@
 import torch
 from torchvision.transforms import functional as tv
 
-from common.batches import Batches
+from common.data import Batches
 from common.pretrained import Weights
 from common.runtime import Runtime
 from networks import CPU, small_splits
 
-WEIGHTS = Weights("none", None, 8)
+WEIGHTS = Weights(name="none", sha256=None, image_size=8)
 
 
 def batches(size=8, count=30, batch_size=8, **options):
     data = small_splits(count)
-    return Batches(data.train, Weights("none", None, size), batch_size, CPU, **options)
+    return Batches(
+        data.train, Weights(name="none", sha256=None, image_size=size), batch_size, CPU, **options
+    )
 
 
 def test_pixels_are_normalised_as_torchvision_does():
     data = small_splits()
     images, labels = next(batches().epoch())
-    expected = tv.normalize(data.train.images[:8].float() / 255, WEIGHTS.mean, WEIGHTS.deviation)
+    expected = tv.normalize(data.train.images[:8].float() / 255, WEIGHTS.mean, WEIGHTS.std)
     torch.testing.assert_close(images, expected)
     assert torch.equal(labels, data.train.labels[:8])
 
@@ -29,7 +31,7 @@ def test_resized_as_torchvision_does():
     for size in (16, 5):  # enlarged; made smaller, where antialiasing matters
         images, _ = next(batches(size).epoch())
         enlarged = tv.resize(data.train.images[:8].float() / 255, [size, size], antialias=size < 8)
-        expected = tv.normalize(enlarged, WEIGHTS.mean, WEIGHTS.deviation)
+        expected = tv.normalize(enlarged, WEIGHTS.mean, WEIGHTS.std)
         torch.testing.assert_close(images, expected, atol=2e-5, rtol=1e-4)
 
 

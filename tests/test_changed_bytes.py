@@ -16,10 +16,11 @@ import pytest
 import torch
 from torch import nn
 
-from common import checkpoint, folders, pretrained, readers, report
-from common.archives import read_archive
+from common import checkpoint, pretrained, readers, report
 from common.config import LevelConfig, NetworkConfig
-from common.folders import read_folder
+from common.data import image_folder
+from common.data.cifar import read_archive
+from common.data.image_folder import read_folder
 from common.pretrained import Weights
 from common.starts import check_weights
 from common.utils.errors import UserError
@@ -85,8 +86,8 @@ def folder_as_read(root, cache):
 def test_cache_is_made_anew(tmp_path, monkeypatch, kind, how):
     root = make_picture_folder(tmp_path / "pets", per_class=3, test_per_class=2)
     expected = folder_as_read(root, tmp_path / "cache")
-    decode = mock.Mock(side_effect=folders.decode)
-    monkeypatch.setattr(folders, "decode", decode)
+    decode = mock.Mock(side_effect=image_folder.decode)
+    monkeypatch.setattr(image_folder, "decode", decode)
     (file,) = (tmp_path / "cache").glob(kind)
     original, draw = file.read_bytes(), random.Random(1)
     for _ in range(CHANGES):
@@ -189,14 +190,14 @@ def test_weights(tmp_path, kind):
         return weights.sha256, {k: v for k, v in fresh.state_dict().items() if k[0] != "3"}
 
     def stated(sha256):
-        trainer.network.weights = Weights("mine", sha256, 8)
+        trainer.network.weights = Weights(name="mine", sha256=sha256, image_size=8)
         return trainer.progress
 
     sha256, expected = read()
     stated(sha256).save([{"epoch": 1, "val_accuracy": 0.25}], tmp_path)
     content = checkpoint.load(last)
     evidence = SimpleNamespace(metrics={"weights": {"sha256": sha256}}, checkpoint=content)
-    assert check_weights(evidence, Weights("mine", sha256, 8)).passed
+    assert check_weights(evidence, Weights(name="mine", sha256=sha256, image_size=8)).passed
     for _ in changes(file):
         try:
             assert outcome(lambda: read()[1], expected)
@@ -205,7 +206,9 @@ def test_weights(tmp_path, kind):
             other.append(now)
             with pytest.raises(UserError, match="made with other weights"):
                 stated(now).resume(last)
-            assert not check_weights(evidence, Weights("mine", now, 8)).passed
+            assert not check_weights(
+                evidence, Weights(name="mine", sha256=now, image_size=8)
+            ).passed
     assert (len(other) == 0) == (kind == "zip"), "only zip's checksums tell at first sight"
     assert sha256 not in other
     stated(sha256).resume(last)

@@ -15,7 +15,7 @@ import torch
 
 from common.config import DataConfig
 from common.data import load_splits
-from common.sources import archive_place
+from common.data.cifar import archive_place
 from common.utils import paths
 from common.utils.errors import NoNetwork, UserError
 from makers import make_cifar_archive, make_picture_folder, patched_checksums, write_sitecustomize

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from common import checkpoint, cli
-from common.batches import Batches
 from common.config import LevelConfig
+from common.data import Batches
 from common.runtime import Processes, Runtime
 from common.utils.errors import UserError
 from networks import built, quick, small_network, small_splits

@@ -4,8 +4,8 @@ import torch
 from torch.nn import functional as F
 
 from common import evaluation
-from common.batches import Batches
 from common.config import LevelConfig, TestConfig
+from common.data import Batches
 from common.evaluation import Predictions, evaluate, mirrored, predict, shifted
 from common.trunk import FeatureBatches, Trunk
 from networks import CPU, noise, quick, small_network, small_splits

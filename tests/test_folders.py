@@ -9,10 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from common import folders
-from common import pictures as picture_files
 from common.config import DataConfig
-from common.data import load_splits
+from common.data import decode, image_folder, load_splits
 from common.utils import paths
 from common.utils.errors import UserError
 from makers import make_picture_folder
@@ -100,7 +98,7 @@ def test_fingerprint_is_what_anyone_can_recompute(pictures):
 
 
 def no_decoding(monkeypatch):
-    monkeypatch.setattr(folders, "decode", mock.Mock(side_effect=AssertionError("decoded")))
+    monkeypatch.setattr(image_folder, "decode", mock.Mock(side_effect=AssertionError("decoded")))
 
 
 def test_cache_is_used_and_follows_the_files(pictures, monkeypatch):
@@ -151,11 +149,11 @@ def test_cache_that_cannot_be_written(pictures, project):
 
 
 def test_processes_and_threads_decode_alike(pictures, project, monkeypatch):
-    monkeypatch.setattr(picture_files, "CHUNK", 5)
+    monkeypatch.setattr(decode, "CHUNK", 5)
     threads = folder(pictures).train.images
     for file in (project / "data" / "cache").iterdir():
         file.unlink()
-    monkeypatch.setattr(picture_files, "MANY", 1)
+    monkeypatch.setattr(decode, "MANY", 1)
     assert torch.equal(folder(pictures).train.images, threads)
 
 

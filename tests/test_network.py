@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from common import trunk as trunk_module
-from common.batches import Batches
 from common.config import LevelConfig, NetworkConfig
+from common.data import Batches
 from common.network import Features
 from common.trunk import FeatureBatches, Trunk
 from common.utils.errors import UserError

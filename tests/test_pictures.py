@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.pictures import UnreadablePicture, read_picture
+from common.data.decode import UnreadablePicture, read_picture
 from projects import PROJECT
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)

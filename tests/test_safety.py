@@ -12,8 +12,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from common.archives import read_archive
 from common.config import yaml_files
+from common.data.cifar import read_archive
 from common.utils.errors import UserError
 from makers import make_cifar_archive, make_picture_folder, patched_checksums
 from projects import NAMES, PROJECT, copy_project, python

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from common import augment, schedules
+from common import schedules
 from common.config import LevelConfig, load_config
+from common.data import build_augmentation
 from projects import NAMES, PROJECT
 
 SHIPPED = sorted(PROJECT.glob("level*/**/*.yaml"))
@@ -44,7 +45,7 @@ def test_shipped_config_loads_and_means_what_it_says(file):
     for key, value in yaml.safe_load(file.read_text(encoding="utf-8")).items():
         shown = {k: settings[key][k] for k in value} if isinstance(value, dict) else settings[key]
         assert shown == value
-    augment.build(config.augment, mirror=True)
+    build_augmentation(config.augment, mirror=True)
     rate = schedules.build(config.train.schedule, 10)
     assert 0 < max(rate(step) for step in range(10)) <= 1
     assert config.file == file and config.stem == file.stem

@@ -68,6 +68,6 @@ def test_size_and_normalisation_in_the_weights(state, tmp_path):
         found = build(weights).weights
         assert found.image_size == size
         assert list(found.mean) == published.mean == [0.485, 0.456, 0.406]
-        assert list(found.deviation) == published.std == [0.229, 0.224, 0.225]
+        assert list(found.std) == published.std == [0.229, 0.224, 0.225]
     assert published.crop_size == [224], "imagenet's default size is torchvision's"
     assert build("none", image_size=48).weights.image_size == 48

@@ -6,7 +6,7 @@ import torch
 
 from common import evidence
 from common.data import ImageSet
-from common.duplicates import exact_copies, near_copies
+from common.data.duplicates import exact_copies, near_copies
 from common.evaluation import Predictions
 from common.examination import Grade
 from common.gains import compare_with_below

@@ -6,9 +6,11 @@ Each reader below turns one kind of data set into one array of pictures with lab
 
 import hashlib
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,14 +18,13 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.transforms.functional import resize
 
-from common.archives import read_archive
 from common.config import DataConfig
-from common.digits import pixel_hash, read_digits
-from common.folders import check_classes, read_folder
-from common.sources import archive_root, title_of
+from common.data.cifar import TITLES, archive_root, read_archive
+from common.data.digits import pixel_hash, read_digits
+from common.data.image_folder import check_classes, read_folder
 from common.utils import paths
 from common.utils.errors import UserError
-from common.utils.paths import expanded
+from common.utils.paths import expanded, is_text
 
 log = logging.getLogger("rungs")
 
@@ -236,3 +237,21 @@ def _read_folder(config: DataConfig, image_size: int) -> _Pictures:
         names=names,
         skipped=len(unreadable),
     )
+
+
+def title_of(config: DataConfig) -> str:
+    """What reports call the data, after which the folder of its runs is named.
+
+    Raises:
+        UserError: a folder of pictures that is not named, or in no text.
+    """
+    if config.name == "folder" and config.root is None:
+        raise UserError("data.root is missing: name the folder of pictures with --data.root")
+    if config.title:
+        return config.title
+    if config.name != "folder":
+        return TITLES.get(config.name, config.name)
+    name = Path(os.path.realpath(expanded(config.root))).name
+    if not is_text(name):
+        raise UserError(f"data.root: the folder {name!a} is not named in UTF-8; use --data.title")
+    return name

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.pictures import common_size, decode, workers
+from common.data.decode import common_size, decode, workers
 from common.utils.errors import UserError
 from common.utils.paths import is_text
 

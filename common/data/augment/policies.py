@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from common import colour, geometry
 from common.config.registry import check_number
+from common.data.augment import color, geometry
 
 BINS = 31  # strengths of an operation
 
@@ -76,7 +76,7 @@ class Policy:
             return images, geometry.matrices(len(images), images.device, **entries)
         if name == "rotate":
             return images, geometry.rotations(sign * value, height, width)
-        change = getattr(colour, name)
+        change = getattr(color, name)
         if name in BLENDS:
             return change(images, 1 + sign * value), none
         return change(images, value) if name in ("posterize", "solarize") else change(images), none

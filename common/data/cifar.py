@@ -26,7 +26,10 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.utils import check_integrity, download_url
 
+from common.config import DataConfig
+from common.utils import paths
 from common.utils.errors import NoNetwork, UserError
+from common.utils.paths import expanded
 
 COARSE = "cifar100_coarse"  # CIFAR-100's pictures, by their 20 coarse labels
 KINDS = {"cifar10": CIFAR10, "cifar100": CIFAR100, COARSE: CIFAR100}
@@ -173,3 +176,14 @@ def _manners() -> Iterator[None]:
             yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+def archive_place(config: DataConfig) -> Path | None:
+    """Where a data set's archive lies or goes; None for data that come without one."""
+    kind = KINDS.get(config.name)
+    return archive_root(config) / kind.filename if kind else None
+
+
+def archive_root(config: DataConfig) -> Path:
+    """The folder of a data set's archive."""
+    return expanded(config.root) if config.root else paths.PROJECT / "data"

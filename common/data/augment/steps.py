@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common import colour, geometry
 from common.config import Step, named_step
 from common.config.ranges import SIDE
 from common.config.registry import check_number, check_range
-from common.mixing import CutMix, MixUp, box_mask
-from common.policies import RandAugment, TrivialAugment
+from common.data.augment import color, geometry
+from common.data.augment.mixing import CutMix, MixUp, box_mask
+from common.data.augment.policies import RandAugment, TrivialAugment
 from common.utils.errors import UserError, nearest
 
 
@@ -138,9 +138,9 @@ class Jitter:
         for name, amount in self.amounts.items():
             if amount:
                 factor = 1 + amount * (2 * torch.rand(len(x), **options) - 1)
-                x = getattr(colour, name)(x, factor)
+                x = getattr(color, name)(x, factor)
         if self.hue:
-            x = colour.hue(x, self.hue * (2 * torch.rand(len(x), **options) - 1))
+            x = color.hue(x, self.hue * (2 * torch.rand(len(x), **options) - 1))
         return x
 
 
@@ -217,7 +217,7 @@ class Augmentation:
         return images, shares
 
 
-def build(steps: list[Step], mirror: bool) -> Augmentation | None:
+def build_augmentation(steps: list[Step], mirror: bool) -> Augmentation | None:
     """The augmentation of a config's `augment` list; None where the list is empty.
 
     Raises:

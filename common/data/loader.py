@@ -1,16 +1,27 @@
 """Batches on the device: gather bytes, augment, normalise, resize. No worker processes."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.data import ImageSet
-from common.pretrained import Weights
+from common.data.splits import ImageSet
 from common.runtime import Runtime, counter_seed
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]  # uint8 (B, 3, H, W) in and out
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """What a network takes: pictures of `image_size` pixels a side, RGB in [0, 1] less `mean`, by
+    `std`; by default those of ImageNet's pictures.
+    """
+
+    image_size: int
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
 class Batches:
@@ -18,7 +29,7 @@ class Batches:
 
     Args:
         images: the pictures.
-        weights: their pixel normalisation, and the network's input size.
+        spec: the network's input size, and its pixels' normalisation.
         batch_size: pictures a batch; the last may be shorter.
         transform: what is done to the bytes of a batch: an augmentation, or a test-time view.
         seed: shuffles and augments by (seed, epoch, step) alone; None keeps the order.
@@ -27,18 +38,18 @@ class Batches:
     def __init__(
         self,
         images: ImageSet,
-        weights: Weights,
+        spec: InputSpec,
         batch_size: int,
         runtime: Runtime,
         transform: Transform | None = None,
         seed: int | None = None,
     ):
-        self.images, self.weights, self.batch_size = images, weights, batch_size
+        self.images, self.spec, self.batch_size = images, spec, batch_size
         self.runtime, self.transform, self.seed = runtime, transform, seed
         self.source, self.rows = _to_device(images, runtime.device)
         self.labels = images.labels.to(runtime.device)
-        self.mean = torch.tensor(weights.mean, device=runtime.device).view(3, 1, 1)
-        self.deviation = torch.tensor(weights.deviation, device=runtime.device).view(3, 1, 1)
+        self.mean = torch.tensor(spec.mean, device=runtime.device).view(3, 1, 1)
+        self.std = torch.tensor(spec.std, device=runtime.device).view(3, 1, 1)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -88,9 +99,9 @@ class Batches:
     def network_input(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) of 0 to 255 -> normalised (B, 3, S, S), channels last, in the run's type."""
         # normalised at stored size: the same after resizing, whose weights sum to one, but cheaper
-        x = (pixels.float() / 255 - self.mean) / self.deviation
+        x = (pixels.float() / 255 - self.mean) / self.std
         x = x.contiguous(memory_format=torch.channels_last)
-        size, stored = self.weights.image_size, tuple(x.shape[2:])
+        size, stored = self.spec.image_size, tuple(x.shape[2:])
         if stored != (size, size):
             smaller = min(stored) > size
             x = F.interpolate(x, (size, size), mode="bilinear", antialias=smaller)
