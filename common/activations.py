@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.network import Features, StagedNetwork, pooled
+from common.models import Features, StagedNetwork
+from common.models.staged import pooled
 
 
 def activation_maps(

@@ -6,10 +6,11 @@ python -m common.audit 3 --offline         # one level; options are those of its
 
 import sys
 
-from common import cli, levels, pretrained
+from common import cli, levels
 from common.checks import AuditFailed, find_bugs
 from common.config import load_config
 from common.data import load_splits
+from common.models import input_size
 from common.runtime import start_runtime
 from common.subject import Subject
 
@@ -25,7 +26,7 @@ def main() -> None:
     prog = "python -m common.audit LEVEL"
     configs = [load_config(level / "config.yaml", arguments, prog) for level in found]
     for level, config in zip(found, configs, strict=True):
-        data = load_splits(config.data, pretrained.image_size(config.network))
+        data = load_splits(config.data, input_size(config.network))
         build_network = levels.load_module(level).build_network
         subject = Subject(config, build_network, data, start_runtime(config.train, config.fast))
         findings = find_bugs(subject)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from common.network import StagedNetwork
+from common.models import StagedNetwork
 
 
 class Average:

@@ -21,7 +21,7 @@ from pathlib import Path
 from common import bench_page, charts, cli, levels, peak, plots
 from common.bench_worker import PIPELINES, load_data
 from common.config import LevelConfig, load_config
-from common.pretrained import image_size
+from common.models import input_size
 from common.runtime import provenance, start_runtime
 from common.statistics import wilson_interval
 from common.utils import paths
@@ -143,7 +143,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         bench = Bench(rest, Path(folder))
         config = bench.config(found[0])
-        machine, size = start_runtime(config.train, config.fast), image_size(config.network)
+        machine, size = start_runtime(config.train, config.fast), input_size(config.network)
         place = expanded(config.reports or paths.PROJECT / "reports")
         check_writable(place, "choose another with --reports")
         data, gpu = load_data(config, 1), machine.device.type == "cuda"

@@ -13,15 +13,14 @@ from pathlib import Path
 
 import torch
 
-from common import checkpoint, cli, levels, pretrained
+from common import checkpoint, cli, levels
 from common.config import LevelConfig, load_config
 from common.data import Splits, load_splits
 from common.evaluation import mean, test_passes, tta_of, views
-from common.network import StagedNetwork
+from common.models import StagedNetwork, Trunk, input_size
 from common.plain import Ways, fit_and_test
 from common.runtime import Runtime, counter_seed, start_runtime
 from common.training import fit
-from common.trunk import Trunk
 
 PLAIN = {  # each takes one more of our ways than the one before
     "plain": Ways(),
@@ -60,7 +59,7 @@ def main() -> None:
 
 def load_data(config: LevelConfig, test: int) -> Splits:
     """The config's splits, with the first `test` of its test pictures at most."""
-    data = load_splits(config.data, pretrained.image_size(config.network))
+    data = load_splits(config.data, input_size(config.network))
     kept = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))[:test]
     few = copy.copy(data)
     object.__setattr__(few, "test", data.test.subset(kept.sort().values))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from common.models.weights import not_finite
 from common.utils.errors import UserError
 
 MOST = 1_000_000  # tensors, keys and values of a checkpoint
@@ -139,12 +140,3 @@ def load_network(network: nn.Module, content: dict[str, Any], path: Path) -> Non
     except RuntimeError as error:
         reason = textwrap.shorten(str(error).split("\n", 1)[-1], 200)
         raise UserError(f"{path}: the checkpoint of another network ({reason})") from error
-
-
-def not_finite(state: dict[str, Any]) -> str | None:
-    """The first name of a tensor that holds NaN or infinity."""
-    return next((k for k, v in state.items() if isinstance(v, Tensor) and not _finite(v)), None)
-
-
-def _finite(tensor: Tensor) -> bool:
-    return not tensor.is_floating_point() or bool(tensor.isfinite().all())

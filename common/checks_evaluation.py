@@ -5,9 +5,8 @@ from torch import Tensor
 
 from common.data import Batches, ImageSet
 from common.evaluation import Predictions, evaluate, predict
-from common.network import StagedNetwork
+from common.models import FeatureBatches, StagedNetwork, Trunk
 from common.subject import BATCH, Subject, check, largest_gap
-from common.trunk import FeatureBatches, Trunk
 
 
 def _predict(

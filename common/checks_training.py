@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from common import schedules
 from common.data import Splits
-from common.network import StagedNetwork
+from common.models import StagedNetwork, Trunk
 from common.subject import Subject, check, cross_entropy, largest_gap, without_dropout
 from common.training import Trainer, fit
-from common.trunk import Trunk
 
 
 @check("one batch can be overfitted", "gradients that do not reach the weights, a wrong loss")

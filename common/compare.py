@@ -18,10 +18,11 @@ import torch
 from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import charts, cli, comparison, levels, plots, pretrained, running
+from common import charts, cli, comparison, levels, plots, running
 from common.config import LevelConfig, load_config, named_step
 from common.config.schema import comparable
 from common.data import load_splits
+from common.models import input_size
 from common.records import check_reports
 from common.report import find_reports, read_predictions
 from common.runtime import command
@@ -51,7 +52,7 @@ def main() -> None:
         plain = load_config(path, [*sys.argv[2:], "--augment", "[]"], prog)
         plain.file = path.with_name(f"{path.stem}_without_augmentation.yaml")
         configs.insert(0, plain)
-    data = load_splits(configs[0].data, pretrained.image_size(configs[0].network))
+    data = load_splits(configs[0].data, input_size(configs[0].network))
     place = reports_folder(configs[0].reports, data.title)
     check_reports(place)
     running.check_unfinished([(level, c) for c in configs if not _report(place, level.name, c)])
@@ -168,7 +169,7 @@ def _measured(metrics: dict | None) -> dict:
 def _size(level: Path, config: LevelConfig, classes: int) -> dict:
     """Parameters, and operations for a picture, of the network as it is built, weights aside."""
     network = config.network
-    size = pretrained.image_size(network)
+    size = input_size(network)
     bare = LevelConfig()
     bare.network.arch, bare.network.trainable = network.arch, network.trainable
     bare.network.weights, bare.network.image_size, bare.network.taps = "none", size, network.taps

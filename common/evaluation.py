@@ -12,8 +12,7 @@ from common.config import LevelConfig
 from common.data import Batches, ImageSet, Splits
 from common.data.augment.geometry import reflected
 from common.data.loader import Transform
-from common.network import StagedNetwork
-from common.trunk import FeatureBatches, Trunk
+from common.models import FeatureBatches, StagedNetwork, Trunk
 
 CLEAN_TRAIN = 10_000  # training pictures that are evaluated, without augmentation, after training
 

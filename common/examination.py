@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 
 import torch
 
-from common import pretrained, replay, statistics
+from common import replay, statistics
 from common.config import Benchmark, LevelConfig, TrainConfig
 from common.data import Splits, load_splits
 from common.evaluation import Predictions, tta_of
 from common.evidence import Evidence
+from common.models import input_size
+from common.models.weights import NAMED, describe_weights
 from common.readers import read_settings
 from common.runtime import Runtime, start_runtime
 from common.starts import check_frozen, check_weights
@@ -97,7 +99,7 @@ class Desk:
 
     def read(self, config: LevelConfig) -> tuple[Splits, Finding]:
         """The splits, and whether test pictures are in train."""
-        size = pretrained.image_size(config.network)
+        size = input_size(config.network)
         key = repr((config.data, size))
         if key not in self._data:
             data = load_splits(config.data, size)
@@ -163,7 +165,7 @@ def _examine(grade: Grade, rows: list[Benchmark], options: Options, desk: Desk, 
         add(finding)
 
     try:
-        weights = pretrained.describe_weights(config.network)
+        weights = describe_weights(config.network)
         add(check_weights(evidence, weights))
         add(check_frozen(evidence, config))
     except UserError as error:
@@ -208,7 +210,7 @@ def _keep_names(config: LevelConfig, metrics: dict, options: Options) -> None:
     """What goes by its path's name keeps the name it was given where it lay."""
     if config.data.name == "folder" and options.data_root and config.data.title is None:
         config.data.title = metrics["data"]["title"]
-    named = config.network.weights in pretrained.NAMED or config.network.weights_title
+    named = config.network.weights in NAMED or config.network.weights_title
     if options.weights and not named:
         config.network.weights_title = metrics["weights"]["name"]
 

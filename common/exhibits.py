@@ -18,7 +18,7 @@ from sklearn.decomposition import PCA
 from common import activations, diagnostics, galleries
 from common.data import Batches, ImageSet
 from common.data.splits import in_turn
-from common.network import StagedNetwork
+from common.models import StagedNetwork
 from common.runtime import Runtime
 from common.tables import Run
 from common.utils.errors import UserError

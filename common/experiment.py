@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import checkpoint, faults, ladder, pretrained, report, schedules, statistics, unfinished
+from common import checkpoint, faults, ladder, report, schedules, statistics, unfinished
 from common.checks import audit
 from common.config import LevelConfig, yaml_files
 from common.data import ImageSet, Splits, build_augmentation, load_splits
@@ -17,7 +17,7 @@ from common.data.splits import in_turn
 from common.evaluation import Results
 from common.live import Live
 from common.logbook import Logbook
-from common.network import StagedNetwork
+from common.models import StagedNetwork, input_size
 from common.progress import best_epoch
 from common.records import check_reports
 from common.runtime import command, counter_seed, distributed, provenance, start_runtime
@@ -50,7 +50,7 @@ class Experiment:
         self.processes = distributed.join(config.train.device)
         self.runtime = start_runtime(config.train, config.fast, self.processes)
         with self.processes.in_turn():
-            self.data: Splits = load_splits(config.data, pretrained.image_size(config.network))
+            self.data: Splits = load_splits(config.data, input_size(config.network))
         self.name = run_name(self.level, config.stem, config.seed)
         self.folder = runs_folder(self.data.title) / self.name
         self.reports = reports_folder(config.reports, self.data.title)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from common.network import StagedNetwork
+from common.models import StagedNetwork
 from common.utils.errors import UserError
 
 try:

@@ -17,8 +17,8 @@ import numpy as np
 from common import charts, cli, levels, plots
 from common.config import LevelConfig, load_config
 from common.experiment import Experiment
+from common.models import Trunk
 from common.training import Trainer
-from common.trunk import Trunk
 from common.utils.errors import UserError
 
 log = logging.getLogger("rungs")

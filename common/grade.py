@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from common import cli, levels, pretrained, replay, retraining
+from common import cli, levels, replay, retraining
 from common.config import Benchmark, load_config
 from common.config.schema import comparable
 from common.data import load_splits
@@ -37,6 +37,7 @@ from common.examination import (
 )
 from common.gains import compare_with_below
 from common.grade_formats import FORMATS, printable
+from common.models import input_size
 from common.readers import read_checkpoint, read_settings
 from common.runtime import start_runtime
 from common.utils import files, paths
@@ -189,7 +190,7 @@ def _score_level(level: Path, options: Options, form: str) -> str:
     content = read_checkpoint(path)
     paths = options.data_root, options.weights
     config = read_settings(content["settings"], level.parent, *paths, place=path)
-    data = load_splits(config.data, pretrained.image_size(config.network))
+    data = load_splits(config.data, input_size(config.network))
     machine = start_runtime(config.train, config.fast)
     log.warning("%s of %d test pictures on %s", path, len(data.test), machine.device)
     tta = tta_of(config, data)

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import checkpoint, pretrained
+from common import checkpoint
 from common.data import Batches, ImageSet
 from common.evaluation import predict, views
 from common.levels import load_module
-from common.network import StagedNetwork
+from common.models import FeatureBatches, StagedNetwork, Trunk
+from common.models.weights import describe_weights
 from common.readers import read_checkpoint, read_settings
 from common.runtime import start_runtime
-from common.trunk import FeatureBatches, Trunk
 from common.utils import paths
 from common.utils.errors import UserError
 
@@ -29,7 +29,7 @@ def main() -> None:
     level, classes = Path(request["level"]), request["classes"]
     config = read_settings(request["settings"], level.parent, *request["paths"])
     machine = start_runtime(config.train, config.fast)
-    weights = pretrained.describe_weights(config.network)  # ours: pixels are no matter of theirs
+    weights = describe_weights(config.network)  # ours: pixels are no matter of theirs
     content = read_checkpoint(Path(request["checkpoint"]))
     pictures = torch.from_numpy(np.load(request["pictures"], mmap_mode="c", allow_pickle=False))
     count, names = len(pictures), tuple(map(str, range(classes)))

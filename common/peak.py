@@ -9,13 +9,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import backbones
 from common.config import LevelConfig
 from common.data import ImageSet, Splits
-from common.network import Classifier, StagedNetwork
+from common.models import Classifier, StagedNetwork, Trunk, build_backbone
 from common.runtime import Runtime
 from common.training import Trainer
-from common.trunk import Trunk
 
 SIDES = 1024, 1536, 2048, 3072, 4096  # of the square products
 
@@ -95,7 +93,7 @@ def _trunk(config: LevelConfig, runtime: Runtime, size: int, all_frozen: bool) -
     """The config's backbone at this size with a classifier, the last stage trained or not."""
     settings = copy.deepcopy(config.network)
     settings.image_size = size
-    backbone = backbones.build(settings)
+    backbone = build_backbone(settings)
     last = list(backbone.stages)[-1]
     head: nn.Module = Classifier([backbone.channels[last]], 10)
     network = StagedNetwork(backbone, head, ["head"] if all_frozen else [last, "head"], [last])

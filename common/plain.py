@@ -21,7 +21,7 @@ from common import schedules
 from common.config import LevelConfig, named_step
 from common.data import Batches, ImageSet, Splits, build_augmentation
 from common.evaluation import tta_of, views
-from common.pretrained import Weights
+from common.models import Weights
 from common.runtime import Runtime
 from common.utils.errors import UserError
 

@@ -14,7 +14,7 @@ from common.config import LevelConfig, TrainConfig
 from common.config.schema import differences
 from common.data import Splits
 from common.evaluation import tta_of
-from common.network import StagedNetwork
+from common.models import StagedNetwork
 from common.readers import read_checkpoint
 from common.runtime import Processes
 from common.utils.errors import UserError

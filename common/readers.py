@@ -11,7 +11,7 @@ from torch import Tensor
 
 from common import checkpoint
 from common.config import LevelConfig, load_config, yaml_files
-from common.pretrained import NAMED
+from common.models.weights import NAMED
 from common.utils.errors import UserError
 from common.utils.files import read_npz
 from common.utils.paths import expanded

@@ -6,9 +6,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from common import cli, faults, pretrained, site, unfinished
+from common import cli, faults, site, unfinished
 from common.config import LevelConfig, load_config
 from common.data import cifar, splits
+from common.models.weights import weights_file
 from common.runtime import distributed
 from common.utils.errors import NoNetwork, UserError
 from common.utils.paths import reports_folder, run_name, runs_folder
@@ -26,7 +27,7 @@ def run_seeds(main: Callable[[LevelConfig], dict], config: LevelConfig) -> list[
     try:
         metrics = [main(config.with_seed(seed)) for seed in seeds]
     except NoNetwork as error:
-        places = [cifar.archive_place(config.data), pretrained.weights_place(config.network)]
+        places = [cifar.archive_place(config.data), weights_file(config.network)]
         missing = " and ".join(str(p) for p in places if p and not p.is_file())
         hint = "; without a network run with --offline"
         hint += f", or put the missing files in place: {missing}" if missing else ""

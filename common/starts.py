@@ -3,15 +3,15 @@
 import torch
 from torch import Tensor
 
-from common import backbones, pretrained
 from common.config import LevelConfig, NetworkConfig
 from common.evidence import Evidence
+from common.models import Weights, build_backbone
 from common.readers import read_checkpoint
 from common.utils.paths import run_name
 from common.verdicts import Finding
 
 
-def check_weights(evidence: Evidence, weights: pretrained.Weights) -> Finding:
+def check_weights(evidence: Evidence, weights: Weights) -> Finding:
     """The starting weights' file is the one that the run says it started from."""
     said = {"the report": evidence.metrics["weights"].get("sha256")}
     said["the checkpoint"] = evidence.checkpoint.get("weights")
@@ -48,7 +48,7 @@ def check_frozen(evidence: Evidence, config: LevelConfig) -> Finding:
 
 
 def _pretrained(config: NetworkConfig) -> dict[str, Tensor]:
-    stages = backbones.build(config).stages
+    stages = build_backbone(config).stages
     return {
         f"stages.{name}.{key}": value
         for name, stage in stages.items()

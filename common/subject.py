@@ -18,10 +18,9 @@ from common import faults
 from common.config import LevelConfig
 from common.data import ImageSet, Splits
 from common.data.splits import in_turn
-from common.network import StagedNetwork
+from common.models import StagedNetwork, Trunk
 from common.runtime import Runtime, counter_seed
 from common.training import Trainer
-from common.trunk import Trunk
 from common.utils.errors import UserError
 
 SIZE = 32  # pixels: the smallest input that is accepted

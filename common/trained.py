@@ -4,13 +4,13 @@ import contextlib
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-from common import checkpoint, levels, pretrained
+from common import checkpoint, levels
 from common.config import TestConfig
 from common.config.ranges import SIDE
 from common.config.schema import comparable
 from common.data import ImageSet, load_splits
 from common.data.cifar import KINDS, archive_place
-from common.network import StagedNetwork
+from common.models import StagedNetwork, input_size
 from common.readers import read_checkpoint, read_settings
 from common.utils import paths
 from common.utils.errors import UserError
@@ -40,7 +40,7 @@ def load_trained(
             raise UserError(f"{place}: no {missing[0]} that can be; train it again")
         classes = len(content["classes"])
     config = read_settings(content["settings"], paths.PROJECT, None, None, place)
-    config.network.image_size = pretrained.image_size(config.network)
+    config.network.image_size = input_size(config.network)
     config.network.weights = "none"
     network = levels.load_module(level).build_network(config, classes)
     checkpoint.load_network(network, content, place)

@@ -16,10 +16,10 @@ from common.config import LevelConfig, TrainConfig
 from common.data import Batches, Splits, build_augmentation
 from common.evaluation import predict
 from common.live import Live
-from common.network import Features, StagedNetwork, batch_norms
+from common.models import FeatureBatches, Features, StagedNetwork, Trunk
+from common.models.staged import batch_norms
 from common.progress import Progress, finished, log_epoch
 from common.runtime import SharedError, counter_seed
-from common.trunk import FeatureBatches, Trunk
 from common.utils.errors import UserError
 
 log = logging.getLogger("rungs")

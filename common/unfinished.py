@@ -8,6 +8,7 @@ from common import checkpoint
 from common.config import LevelConfig
 from common.config.schema import differences
 from common.data import Splits
+from common.models import weights
 from common.progress import check_same, finished
 from common.runtime import command
 from common.utils.errors import UserError
@@ -74,7 +75,7 @@ def check_resumable(folder: Path, config: LevelConfig, data: Splits) -> None:
     if not place.exists():
         return
     content = checkpoint.load(place)
-    if not _whole(content) or checkpoint.not_finite(content["network"]):
+    if not _whole(content) or weights.not_finite(content["network"]):
         raise UserError(
             f"{place}: not a checkpoint that training goes on from, as a best.pt or one with NaN "
             "in its weights; put last.pt back, or give --anew instead of --resume to start over"

@@ -16,7 +16,7 @@ from common.data import Splits, duplicates
 from common.data.cifar import KINDS, TITLES
 from common.evaluation import Predictions
 from common.evidence import Evidence
-from common.pretrained import NAMED
+from common.models.weights import NAMED
 from common.runtime import Runtime, provenance
 from common.utils.paths import run_name
 

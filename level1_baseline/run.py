@@ -9,19 +9,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common import backbones
 from common.config import LevelConfig
 from common.evaluation import evaluate
 from common.experiment import Experiment
-from common.network import Classifier, StagedNetwork
+from common.models import Classifier, StagedNetwork, Trunk, build_backbone
 from common.running import run_level
 from common.training import fit
-from common.trunk import Trunk
 
 
 def build_network(config: LevelConfig, classes: int) -> StagedNetwork:
     """The pretrained stages, and a linear classifier on the last one's pooled output."""
-    backbone = backbones.build(config.network)
+    backbone = build_backbone(config.network)
     taps = config.network.taps or [list(backbone.stages)[-1]]
     head = Classifier([backbone.channels[tap] for tap in taps], classes)
     return StagedNetwork(backbone, head, config.network.trainable, taps)

@@ -9,20 +9,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common import backbones
 from common.config import LevelConfig
 from common.evaluation import evaluate
 from common.experiment import Experiment
-from common.network import StagedNetwork
+from common.models import StagedNetwork, Trunk, build_backbone
 from common.running import run_level
 from common.training import fit
-from common.trunk import Trunk
 from level3_fusion.fusion_head import FusionHead
 
 
 def build_network(config: LevelConfig, classes: int) -> StagedNetwork:
     """The pretrained stages, and a head on the pooled outputs of layer3 and layer4."""
-    backbone = backbones.build(config.network)
+    backbone = build_backbone(config.network)
     taps = config.network.taps or ["layer3", "layer4"]
     head = FusionHead([backbone.channels[tap] for tap in taps], classes)
     return StagedNetwork(backbone, head, config.network.trainable, taps)

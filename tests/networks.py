@@ -6,15 +6,11 @@ import torch
 import torchvision
 from torch import nn
 
-from common import backbones
-from common.backbones import Backbone
 from common.config import NetworkConfig, TrainConfig
 from common.data import ImageSet, Splits
-from common.network import Classifier, StagedNetwork
-from common.pretrained import Weights
+from common.models import Backbone, Classifier, StagedNetwork, Trunk, Weights, build_backbone
 from common.runtime import Runtime
 from common.training import Trainer, fit
-from common.trunk import Trunk
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
 
@@ -91,4 +87,4 @@ def torchvision_network() -> nn.Module:
 
 
 def build(weights="none", **options) -> Backbone:
-    return backbones.build(NetworkConfig(weights=str(weights), **options))
+    return build_backbone(NetworkConfig(weights=str(weights), **options))

@@ -17,7 +17,7 @@ import torchvision
 from PIL import Image
 
 from common import checkpoint
-from common.pretrained import BUNDLED
+from common.models.weights import BUNDLED
 from makers import make_cifar_archive, make_picture_folder
 
 CIFAR = "archives/cifar-10-python.tar.gz"

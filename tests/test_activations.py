@@ -5,9 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common import activations, backbones
+from common import activations
 from common.config import NetworkConfig
-from common.network import Classifier, StagedNetwork, pooled
+from common.models import Classifier, StagedNetwork, build_backbone
+from common.models.staged import pooled
 from networks import small_network
 
 
@@ -17,7 +18,7 @@ def images(count=3, size=16):
 
 def staged(arch, size=32, tap=None):
     torch.manual_seed(0)
-    backbone = backbones.build(NetworkConfig(arch, "none", image_size=size))
+    backbone = build_backbone(NetworkConfig(arch, "none", image_size=size))
     tap = tap or list(backbone.stages)[-1]
     head = Classifier([backbone.channels[tap]], 5)
     return StagedNetwork(backbone, head, ["head"], [tap]).eval()

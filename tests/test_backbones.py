@@ -10,8 +10,9 @@ from unittest import mock
 import pytest
 import torch
 
-from common import pretrained
 from common.config import NetworkConfig
+from common.models import weights as starting_weights
+from common.models.weights import BUNDLED, BUNDLED_SHA256, weights_file
 from common.utils.errors import NoNetwork, UserError
 from common.utils.files import file_hash
 from networks import build, torchvision_network
@@ -83,21 +84,21 @@ def test_none_is_random_and_follows_the_seed():
     assert torch.equal(flat(first)[key], flat(again)[key])
     assert not torch.equal(flat(first)[key], flat(other)[key])
     assert (first.weights.name, first.weights.sha256) == ("none", None)
-    assert pretrained.weights_place(NetworkConfig(weights="none")) is None
+    assert weights_file(NetworkConfig(weights="none")) is None
 
 
 def test_bundled_weights_are_there_and_checked(monkeypatch, tmp_path):
     backbone = build("tiny-imagenet")
-    bundled = torch.load(pretrained.BUNDLED, weights_only=True)
+    bundled = torch.load(BUNDLED, weights_only=True)
     same(backbone, bundled)
     assert bundled["conv1.weight"].dtype == torch.float16, "half precision on disk"
-    digest = hashlib.sha256(pretrained.BUNDLED.read_bytes()).hexdigest()
-    assert backbone.weights.sha256 == digest == pretrained.BUNDLED_SHA256
+    digest = hashlib.sha256(BUNDLED.read_bytes()).hexdigest()
+    assert backbone.weights.sha256 == digest == BUNDLED_SHA256
     assert backbone.weights.name == "tiny-imagenet"
 
     copy = tmp_path / "copy.pth"
-    content = bytearray(pretrained.BUNDLED.read_bytes())
-    monkeypatch.setattr(pretrained, "BUNDLED", copy)
+    content = bytearray(BUNDLED.read_bytes())
+    monkeypatch.setattr(starting_weights, "BUNDLED", copy)
     copy.write_bytes(content)
     assert build("tiny-imagenet").weights.sha256 == digest, "a faithful copy is taken"
     content[len(content) // 2] ^= 1
@@ -109,7 +110,7 @@ def test_bundled_weights_are_there_and_checked(monkeypatch, tmp_path):
 
 def test_imagenet_from_torch_home(torch_home, state):
     place = torch_home / "hub" / "checkpoints" / IMAGENET
-    assert pretrained.weights_place(NetworkConfig(weights="imagenet")) == place
+    assert weights_file(NetworkConfig(weights="imagenet")) == place
     with pytest.raises(NoNetwork, match="cannot download") as caught:
         build("imagenet")
     assert str(place) in str(caught.value) and not place.exists()

@@ -8,12 +8,14 @@ import pytest
 import torch
 from torchvision import models
 
-from common import backbones, checks, levels, pretrained
+from common import checks, levels
 from common.config import LevelConfig, NetworkConfig, load_config
 from common.data import load_splits
-from common.network import Classifier, StagedNetwork, pooled
+from common.models import Classifier, StagedNetwork, Trunk, build_backbone
+from common.models.backbones import ARCHITECTURES
+from common.models.staged import pooled
+from common.models.weights import weights_file
 from common.subject import Subject
-from common.trunk import Trunk
 from common.utils.errors import UserError
 from common.utils.files import file_hash
 from networks import CPU, built, quick
@@ -81,9 +83,9 @@ def test_each_trains_two_steps(file):
     assert moved == set(config.network.trainable)
 
 
-@pytest.mark.parametrize("name", backbones.ARCHITECTURES)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_stages_give_the_channels_they_say_and_the_trunk_is_exact(name):
-    backbone = backbones.build(NetworkConfig(name, "none", image_size=32))
+    backbone = build_backbone(NetworkConfig(name, "none", image_size=32))
     last = list(backbone.stages)[-1]
     images = torch.randn(5, 3, 32, 32)
     lively(torch.nn.ModuleDict(backbone.stages)).eval()
@@ -127,10 +129,10 @@ def test_published_weights_are_found_and_are_torchvisions_network(name, tmp_path
         torch.nn.init.normal_(reference.heads.head.weight)  # zero otherwise
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     config = NetworkConfig(name, "imagenet", image_size=64 if name != "vit_b_16" else 224)
-    place = pretrained.weights_place(config)
+    place = weights_file(config)
     place.parent.mkdir(parents=True)
     torch.save(reference.state_dict(), place)
-    backbone = backbones.build(config)
+    backbone = build_backbone(config)
     images = torch.randn(2, 3, config.image_size, config.image_size)
     with torch.no_grad():
         x = images
@@ -146,7 +148,7 @@ def test_published_weights_are_found_and_are_torchvisions_network(name, tmp_path
 def test_a_transformers_positions_are_interpolated_to_other_sizes(tmp_path):
     torch.manual_seed(0)
     torch.save(models.vit_b_16(image_size=224).state_dict(), tmp_path / "vit.pth")
-    backbone = backbones.build(NetworkConfig("vit_b_16", str(tmp_path / "vit.pth"), image_size=64))
+    backbone = build_backbone(NetworkConfig("vit_b_16", str(tmp_path / "vit.pth"), image_size=64))
     assert backbone.stages["patches"].pos_embedding.shape == (1, 17, 768)
 
 
@@ -166,13 +168,13 @@ def test_a_transformers_positions_are_interpolated_to_other_sizes(tmp_path):
 )
 def test_wrong_networks(network, says):
     with pytest.raises(UserError) as caught:
-        backbones.build(NetworkConfig(**{"weights": "none", **network}))
+        build_backbone(NetworkConfig(**{"weights": "none", **network}))
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_depth_kernel_and_dropout_are_options():
     def convolutions(**options):
-        stages = backbones.build(NetworkConfig({"cnn": options}, "none")).stages
+        stages = build_backbone(NetworkConfig({"cnn": options}, "none")).stages
         modules = list(torch.nn.ModuleDict(stages).modules())
         found = [m for m in modules if isinstance(m, torch.nn.Conv2d)]
         dropout = [m.p for m in modules if isinstance(m, torch.nn.Dropout)]
@@ -211,7 +213,7 @@ def test_what_needs_downloaded_weights_runs_end_to_end_with_random_ones(file, tm
     config = load_config(file)
     name = config.network.arch
     torch.manual_seed(0)
-    place = tmp_path / "hub/checkpoints" / pretrained.weights_place(config.network).name
+    place = tmp_path / "hub/checkpoints" / weights_file(config.network).name
     place.parent.mkdir(parents=True)
     torch.save(PUBLISHED[name]().state_dict(), place)
     project = copy_project(tmp_path / "project")

@@ -4,7 +4,7 @@ import torch
 from torchvision.transforms import functional as tv
 
 from common.data import Batches
-from common.pretrained import Weights
+from common.models import Weights
 from common.runtime import Runtime
 from networks import CPU, small_splits
 

@@ -16,12 +16,14 @@ import pytest
 import torch
 from torch import nn
 
-from common import checkpoint, pretrained, readers, report
+from common import checkpoint, readers, report
 from common.config import LevelConfig, NetworkConfig
 from common.data import image_folder
 from common.data.cifar import read_archive
 from common.data.image_folder import read_folder
-from common.pretrained import Weights
+from common.models import Weights
+from common.models import weights as starting_weights
+from common.models.weights import BUNDLED, describe_weights, load_weights
 from common.starts import check_weights
 from common.utils.errors import UserError
 from makers import make_cifar_archive, make_picture_folder, patched_checksums
@@ -186,7 +188,7 @@ def test_weights(tmp_path, kind):
 
     def read():
         fresh = network()
-        weights = pretrained.load(fresh, "3.", NetworkConfig(weights=str(file)))
+        weights = load_weights(fresh, "3.", NetworkConfig(weights=str(file)))
         return weights.sha256, {k: v for k, v in fresh.state_dict().items() if k[0] != "3"}
 
     def stated(sha256):
@@ -216,14 +218,14 @@ def test_weights(tmp_path, kind):
 
 def test_bundled_weights(tmp_path, monkeypatch):
     file, draw = tmp_path / "bundled.pth", random.Random(4)
-    content = bytearray(pretrained.BUNDLED.read_bytes())
-    monkeypatch.setattr(pretrained, "BUNDLED", file)
+    content = bytearray(BUNDLED.read_bytes())
+    monkeypatch.setattr(starting_weights, "BUNDLED", file)
     for _ in range(10):
         place, by = draw.randrange(len(content)), draw.randrange(1, 256)
         content[place] ^= by
         file.write_bytes(content)
         with pytest.raises(UserError, match="not the bundled file any more"):
-            pretrained.describe_weights(NetworkConfig(weights="tiny-imagenet"))
+            describe_weights(NetworkConfig(weights="tiny-imagenet"))
         content[place] ^= by
 
 

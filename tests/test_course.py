@@ -13,8 +13,8 @@ from common import ladder, levels, plots
 from common.config import load_config
 from common.evaluation import evaluate
 from common.experiment import Experiment
+from common.models import Trunk
 from common.training import fit
-from common.trunk import Trunk
 from projects import NAMES, copy_project, inside, python
 from reports import Reports
 

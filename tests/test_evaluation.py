@@ -7,7 +7,7 @@ from common import evaluation
 from common.config import LevelConfig, TestConfig
 from common.data import Batches
 from common.evaluation import Predictions, evaluate, mirrored, predict, shifted
-from common.trunk import FeatureBatches, Trunk
+from common.models import FeatureBatches, Trunk
 from networks import CPU, noise, quick, small_network, small_splits
 
 

@@ -7,8 +7,8 @@ import torch
 
 from common import levels, runtime
 from common.config import TrainConfig, load_config
+from common.models import Trunk
 from common.runtime import small_convolutions, start_runtime
-from common.trunk import Trunk
 from common.utils.errors import UserError
 from networks import CPU, small_network
 from projects import NAMES, PROJECT

@@ -6,11 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from common import trunk as trunk_module
 from common.config import LevelConfig, NetworkConfig
 from common.data import Batches
-from common.network import Features
-from common.trunk import FeatureBatches, Trunk
+from common.models import FeatureBatches, Features, Trunk, trunk
 from common.utils.errors import UserError
 from level3_fusion.fusion_head import FusionHead
 from level3_fusion.run import build_network
@@ -167,7 +165,7 @@ def test_a_test_time_view_is_not_taken_from_what_was_kept():
 
 
 def test_features_too_large_for_the_memory_are_computed_anew(monkeypatch):
-    monkeypatch.setattr(trunk_module, "free_memory", lambda device: 100)
+    monkeypatch.setattr(trunk, "free_memory", lambda device: 100)
     trainer = built(small_network(), small_splits(), LevelConfig(train=quick()))
     first, second = (list(trainer.val.epoch()) for _ in range(2))
     assert not trainer.val.trunk.kept
@@ -178,7 +176,7 @@ def test_groups_of_pictures_give_what_the_batch_gives(monkeypatch):
     network, images = small_network(["c", "head"], taps=("a", "b", "c")), torch.randn(7, 3, 8, 8)
     whole = Trunk(network, CPU)(images)
     for group in ((3, 2**19), (32, 150)):  # 3 and 2 at a time
-        monkeypatch.setattr(trunk_module, "GROUP", group)
+        monkeypatch.setattr(trunk, "GROUP", group)
         parts = Trunk(network, CPU)(images)
         torch.testing.assert_close(parts.x, whole.x)
         assert parts.x.is_contiguous(memory_format=torch.channels_last)

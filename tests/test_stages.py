@@ -4,9 +4,8 @@ import pytest
 import torch
 import torchvision
 
-from common import pretrained
 from common.config import NetworkConfig
-from common.network import Classifier, StagedNetwork
+from common.models import Classifier, StagedNetwork, input_size
 from networks import build, torchvision_network
 
 
@@ -57,8 +56,8 @@ def test_channels_are_what_the_stages_give():
     [("imagenet", 224), ("tiny-imagenet", 64), ("none", 32), ("some/file.pth", 224)],
 )
 def test_image_size_follows_the_weights(weights, size):
-    assert pretrained.image_size(NetworkConfig(weights=weights)) == size
-    assert pretrained.image_size(NetworkConfig(weights=weights, image_size=100)) == 100
+    assert input_size(NetworkConfig(weights=weights)) == size
+    assert input_size(NetworkConfig(weights=weights, image_size=100)) == 100
 
 
 def test_size_and_normalisation_in_the_weights(state, tmp_path):

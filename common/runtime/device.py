@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from common.config import TrainConfig
 from common.runtime.distributed import ALONE, Processes, SharedError
@@ -134,16 +133,3 @@ def counter_seed(*counters: int | str) -> int:
     """A 63-bit seed from counters such as (seed, "batch", epoch, step): no state to save."""
     digest = hashlib.sha256(repr(counters).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
-
-
-def state_hash(module: nn.Module, only: set[str] | None = None) -> str:
-    """SHA-256 over the names and bytes of a module's parameters and buffers.
-
-    `only` restricts it to these names of the state dict.
-    """
-    digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        if only is None or name in only:
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -1,12 +1,12 @@
 """A network as named stages and a head: which of them train, and what the head reads."""
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from common.backbones import Backbone
-from common.runtime.device import state_hash
+from common.models.backbones import Backbone
 from common.utils.errors import UserError, nearest
 
 
@@ -200,3 +200,16 @@ class Classifier(nn.Module):
     def forward(self, *pooled: Tensor) -> Tensor:
         """One (B, channels) a tap -> logits (B, classes)."""
         return self.classify(torch.cat(pooled, dim=1))
+
+
+def state_hash(module: nn.Module, only: set[str] | None = None) -> str:
+    """SHA-256 over the names and bytes of a module's parameters and buffers.
+
+    `only` restricts it to these names of the state dict.
+    """
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        if only is None or name in only:
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from common.data import Batches, ImageSet
-from common.network import Features, StagedNetwork
+from common.models.staged import Features, StagedNetwork
 from common.runtime import Runtime
 
 log = logging.getLogger("rungs")

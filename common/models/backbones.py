@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from common import pretrained
 from common.config import NetworkConfig, named_step
 from common.config.registry import check_option
-from common.pretrained import Weights, image_size
+from common.models.weights import Weights, input_size, load_weights
 from common.utils.errors import UserError, nearest
 
 
@@ -63,7 +62,7 @@ def mlp(image_size: int, dropout: float = 0.5) -> Architecture:
         linear = nn.Linear(inputs, outputs, bias=False)  # batch norm has its own
         return [linear, nn.BatchNorm1d(outputs), nn.ReLU(), nn.Dropout(dropout)]
 
-    first = nn.Sequential(nn.Flatten(), *hidden(3 * image_size**2, 512))
+    first = nn.Sequential(nn.Flatten(), *hidden(3 * input_size**2, 512))
     return _of_own([("hidden1", first, 512), ("hidden2", nn.Sequential(*hidden(512, 256)), 256)])
 
 
@@ -74,7 +73,7 @@ def cnn_small(image_size: int, dropout: float = 0.0) -> Architecture:
         layers = [*_convolution(inputs, outputs), *_convolution(outputs, outputs)]
         blocks.append((f"block{number}", nn.Sequential(*layers, nn.MaxPool2d(2)), outputs))
         inputs = outputs
-    return _of_own([*blocks, ("dense", _dense(64 * (image_size // 4) ** 2, 512, dropout), 512)])
+    return _of_own([*blocks, ("dense", _dense(64 * (input_size // 4) ** 2, 512, dropout), 512)])
 
 
 def cnn(
@@ -89,7 +88,7 @@ def cnn(
         raise UserError(f"network.arch: cnn: depth must be 4, 5 or 6, not {depth}")
     if kernel not in (1, 3, 5, 7):
         raise UserError(f"network.arch: cnn: kernel must be 1, 3, 5 or 7, not {kernel}")
-    blocks, inputs, side = [], 3, image_size
+    blocks, inputs, side = [], 3, input_size
     for number in range(1, -(-depth // 2) + 1):
         outputs = width * 2 ** (number - 1)
         layers = _convolution(inputs, outputs, kernel)
@@ -192,9 +191,9 @@ def vit_b_16(image_size: int) -> Architecture:
     Raises:
         UserError: a size that patches of 16 px do not fill.
     """
-    if image_size % 16:
-        raise UserError(f"network.image_size: vit_b_16 needs a multiple of 16, not {image_size}")
-    network = models.vit_b_16(image_size=image_size)
+    if input_size % 16:
+        raise UserError(f"network.image_size: vit_b_16 needs a multiple of 16, not {input_size}")
+    network = models.vit_b_16(image_size=input_size)
     layers = list(network.encoder.layers)
     blocks = [nn.Sequential(*layers[i : i + 3]) for i in (0, 3, 6, 9)]
     blocks[-1].append(network.encoder.ln)
@@ -212,23 +211,23 @@ ARCHITECTURES: dict[str, Callable[..., Architecture]] = {
 }
 
 
-def build(config: NetworkConfig) -> Backbone:
+def build_backbone(config: NetworkConfig) -> Backbone:
     """The configured network's stages, with the configured weights. Its classifier is left out.
 
     Raises:
         UserError: an unknown network, or weights that are unreadable or another network's.
         NoNetwork: weights that must be downloaded, and cannot be.
     """
-    architecture = describe(config)
+    architecture = build_architecture(config)
     channels = {name: channels for name, _, channels in architecture.stages}
     if unknown := [tap for tap in config.taps or [] if tap not in channels]:
         raise UserError(f"network.taps: no stage '{unknown[0]}'{nearest(unknown[0], channels)}")
-    weights = pretrained.load(architecture.network, architecture.classifier, config)
+    weights = load_weights(architecture.network, architecture.classifier, config)
     stages = OrderedDict((name, stage) for name, stage, _ in architecture.stages)
     return Backbone(stages, channels, weights)
 
 
-def describe(config: NetworkConfig) -> Architecture:
+def build_architecture(config: NetworkConfig) -> Architecture:
     """The configured network, as its function builds it, with weights drawn at random.
 
     Raises:
@@ -244,5 +243,5 @@ def describe(config: NetworkConfig) -> Architecture:
             raise UserError(f"network.arch: {name} has no option '{key}'{hint}")
     for key, value in options.items():
         check_option(f"{name}: {key}", value, known[key].default)
-    size = {"image_size": image_size(config)} if "image_size" in known else {}
+    size = {"image_size": input_size(config)} if "image_size" in known else {}
     return ARCHITECTURES[name](**options, **size)

@@ -7,13 +7,13 @@ import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from common import checkpoint
 from common.config import NetworkConfig, named_step
 from common.data import InputSpec
 from common.utils.errors import NoNetwork, UserError
@@ -29,7 +29,7 @@ PUBLISHED = {
     "vit_b_16": models.ViT_B_16_Weights.IMAGENET1K_V1,
 }
 NAMED = ("imagenet", "tiny-imagenet", "none")
-BUNDLED = Path(__file__).parent / "weights" / "resnet18_tiny_imagenet.pth"
+BUNDLED = Path(__file__).resolve().parents[1] / "weights" / "resnet18_tiny_imagenet.pth"
 BUNDLED_SHA256 = "0faebba08bb6fab62f1ca3c07da964869dfcb0cc9c24eda7330748ad667b0ae6"
 
 
@@ -46,7 +46,7 @@ class Weights(InputSpec):
     sha256: str | None = None
 
 
-def load(network: nn.Module, classifier: str, config: NetworkConfig) -> Weights:
+def load_weights(network: nn.Module, classifier: str, config: NetworkConfig) -> Weights:
     """Put the configured weights into a network, all but those of its classifier.
 
     Args:
@@ -55,7 +55,7 @@ def load(network: nn.Module, classifier: str, config: NetworkConfig) -> Weights:
         UserError: weights that are unreadable or another network's.
         NoNetwork: weights that must be downloaded, and cannot be.
     """
-    place = weights_place(config)
+    place = weights_file(config)
     if config.weights == "imagenet":
         _download(_url(config), place)
     weights = describe_weights(config)
@@ -78,24 +78,24 @@ def load(network: nn.Module, classifier: str, config: NetworkConfig) -> Weights:
     return weights
 
 
-def image_size(config: NetworkConfig) -> int:
+def input_size(config: NetworkConfig) -> int:
     """Side in pixels of the network's input: configured, else what suits the weights."""
     return config.image_size or {"tiny-imagenet": 64, "none": 32}.get(config.weights, 224)
 
 
 def describe_weights(config: NetworkConfig) -> Weights:
     """Name, hash and input of the configured weights, which must be there already."""
-    path = weights_place(config)
+    path = weights_file(config)
     if path is not None and not path.is_file():
         raise UserError(f"network.weights: no file {path}; or imagenet, tiny-imagenet, none")
     sha256 = file_hash(path) if path else None
     if config.weights == "tiny-imagenet" and sha256 != BUNDLED_SHA256:
         raise UserError(f"{path}: not the bundled file any more; restore it with git checkout")
     name = config.weights if config.weights in NAMED else path.name
-    return Weights(name=config.weights_title or name, sha256=sha256, image_size=image_size(config))
+    return Weights(name=config.weights_title or name, sha256=sha256, image_size=input_size(config))
 
 
-def weights_place(config: NetworkConfig) -> Path | None:
+def weights_file(config: NetworkConfig) -> Path | None:
     """Where the weights' file is, or goes when it is downloaded; None for `none`."""
     if config.weights == "none":
         return None
@@ -200,7 +200,7 @@ def _load(network: nn.Module, state: dict[str, Tensor], classifier_prefix: str, 
                 f" and {len(keys) - 1} more; choose weights of the same network.arch"
             )
     bad = [key for key in wanted & body.keys() - optional if not _plain(body[key])]
-    if bad := min(bad, default=None) or checkpoint.not_finite(_as_own(body, own)):
+    if bad := min(bad, default=None) or not_finite(_as_own(body, own)):
         raise UserError(
             f"network.weights: {name}: '{bad}' holds NaN, infinity or no real numbers; choose a "
             "file of weights that was not damaged in training"
@@ -217,3 +217,12 @@ def _plain(tensor: Tensor) -> bool:
     """Whether it is an ordinary array of real numbers with a fraction, as weights are."""
     dense = tensor.layout == torch.strided and not tensor.is_meta
     return dense and tensor.is_floating_point()
+
+
+def not_finite(state: dict[str, Any]) -> str | None:
+    """The first name of a tensor that holds NaN or infinity."""
+    return next((k for k, v in state.items() if isinstance(v, Tensor) and not _finite(v)), None)
+
+
+def _finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.isfinite().all())

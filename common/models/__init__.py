@@ -1,0 +1,18 @@
+"""Networks as named stages; starting weights; the frozen prefix."""
+
+from common.models.backbones import Backbone, build_backbone
+from common.models.staged import Classifier, Features, StagedNetwork
+from common.models.trunk import FeatureBatches, Trunk
+from common.models.weights import Weights, input_size
+
+__all__ = [
+    "Backbone",
+    "Classifier",
+    "FeatureBatches",
+    "Features",
+    "StagedNetwork",
+    "Trunk",
+    "Weights",
+    "build_backbone",
+    "input_size",
+]
