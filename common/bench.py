@@ -21,9 +21,9 @@ from pathlib import Path
 from common import bench_page, charts, cli, levels, peak, plots
 from common.bench_worker import PIPELINES, load_data
 from common.config import LevelConfig, load_config
+from common.evaluation.statistics import wilson_interval
 from common.models import input_size
 from common.runtime import provenance, start_runtime
-from common.statistics import wilson_interval
 from common.utils import paths
 from common.utils.files import check_writable
 from common.utils.paths import expanded

@@ -16,7 +16,8 @@ import torch
 from common import checkpoint, cli, levels
 from common.config import LevelConfig, load_config
 from common.data import Splits, load_splits
-from common.evaluation import mean, test_passes, tta_of, views
+from common.evaluation import average_logits, tta_of, views
+from common.evaluation.predictions import test_passes
 from common.models import StagedNetwork, Trunk, input_size
 from common.plain import Ways, fit_and_test
 from common.runtime import Runtime, counter_seed, start_runtime
@@ -87,7 +88,7 @@ def timed(
         network.to(machine.device, memory_format=torch.channels_last)
         trunk = (Forgetful if pipeline == "folding" else Trunk)(network, machine)
         fit(network, data, config, trunk, folder)
-        score = mean(list(test_passes(network, data, config, trunk))).score()
+        score = average_logits(list(test_passes(network, data, config, trunk))).score()
         correct, total = score["correct"], score["total"]
         kept = sum(features.nbytes for _, features in trunk.kept)
     seconds = time.perf_counter() - started

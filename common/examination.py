@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from common import replay, statistics
+from common import replay
 from common.config import Benchmark, LevelConfig, TrainConfig
 from common.data import Splits, load_splits
-from common.evaluation import Predictions, tta_of
+from common.evaluation import Predictions, statistics, tta_of
 from common.evidence import Evidence
 from common.models import input_size
 from common.models.weights import NAMED, describe_weights

@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from scipy.special import softmax
 from sklearn.decomposition import PCA
 
-from common import activations, diagnostics, galleries
+from common import diagnostics, galleries
 from common.data import Batches, ImageSet
 from common.data.splits import in_turn
+from common.evaluation import gradcam
 from common.models import StagedNetwork
 from common.runtime import Runtime
 from common.tables import Run
@@ -130,7 +131,7 @@ def _maps(network: StagedNetwork, pictures: ImageSet, answers: torch.Tensor) -> 
     found = []
     batches = Batches(pictures, network.weights, 32, CPU).epoch()
     for (images, _), classes in zip(batches, answers.split(32), strict=True):
-        maps, _ = activations.activation_maps(network, images, classes)
+        maps, _ = gradcam.activation_maps(network, images, classes)
         if maps is None:
             return None
         found.append(maps)
@@ -224,15 +225,15 @@ def close_ups(network: StagedNetwork, test: ImageSet) -> dict[str, Figure]:
     first = test.subset(in_turn(test.labels)[:1])
     ((picture, _),) = Batches(first, network.weights, 1, CPU).epoch()
     found = {}
-    stages = {k: v.numpy() for k, v in activations.stage_maps(network, picture[0]).items()}
+    stages = {k: v.numpy() for k, v in gradcam.stage_maps(network, picture[0]).items()}
     if stages:
         found["feature_maps"] = galleries.feature_maps(first.images[0].numpy(), stages)
-    weights = activations.first_filters(network)
+    weights = gradcam.first_filters(network)
     if weights is not None:
         found["filters"] = galleries.filters(weights.numpy())
     some = test.subset(in_turn(test.labels)[:PLANE])
     batches = Batches(some, network.weights, 64, CPU)
-    features = torch.cat([activations.penultimate(network, x) for x, _ in batches.epoch()])
+    features = torch.cat([gradcam.penultimate(network, x) for x, _ in batches.epoch()])
     if len(features) > 2:
         plane = PCA(2, random_state=0).fit_transform(features.numpy())
         found["feature_plane"] = diagnostics.feature_plane(plane, some.labels.numpy(), test.classes)

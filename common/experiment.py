@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import checkpoint, faults, ladder, report, schedules, statistics, unfinished
+from common import checkpoint, faults, ladder, report, schedules, unfinished
 from common.checks import audit
 from common.config import LevelConfig, yaml_files
 from common.data import ImageSet, Splits, build_augmentation, load_splits
 from common.data.splits import in_turn
-from common.evaluation import Results
+from common.evaluation import Results, statistics
 from common.live import Live
 from common.logbook import Logbook
 from common.models import StagedNetwork, input_size

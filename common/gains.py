@@ -1,6 +1,6 @@
 """A submission's gains: each level against the next lower one, on the same test pictures."""
 
-from common import statistics
+from common.evaluation import statistics
 from common.examination import Grade
 from common.plots import points
 from common.verdicts import LENIENCE, Finding, equal

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
+from common.evaluation.statistics import compare, summarise
 from common.markdown import duration, escape, percent, probability
 from common.report import gain_over_below, identity, read_predictions
-from common.statistics import compare, summarise
 from common.tables import facts, gain_text
 
 WITHOUT = "without_"

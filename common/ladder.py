@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common import plots
+from common.evaluation.statistics import SIGNIFICANCE, wilson_interval
 from common.ingredients import (
     WITHOUT,
     Run,
@@ -21,7 +22,6 @@ from common.ingredients import (
 )
 from common.markdown import aligned, duration, listing, percent, templates
 from common.report import find_reports
-from common.statistics import SIGNIFICANCE, wilson_interval
 from common.tables import benchmark, facts
 from common.utils.errors import UserError
 from common.utils.files import write_whole

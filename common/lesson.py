@@ -10,9 +10,9 @@ from pathlib import Path
 
 from common import tables
 from common.config import named_step, yaml_files
+from common.evaluation.statistics import wilson_interval
 from common.markdown import percent, probability
 from common.plots import points
-from common.statistics import wilson_interval
 from common.tables import Run, Table, gain_text
 from common.utils import paths
 

@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 
 from common import cli, galleries, levels, plots
-from common.activations import activation_maps
 from common.data import Batches, ImageSet
 from common.data.decode import FORMATS, UnreadablePicture, read_picture
 from common.evaluation import views
+from common.evaluation.gradcam import activation_maps
 from common.runtime import Runtime
 from common.trained import load_trained
 from common.utils import paths

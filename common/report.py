@@ -17,9 +17,9 @@ from scipy.special import softmax
 
 from common import diagnostics, galleries, plots, schedules
 from common.album import ALBUM
+from common.evaluation.statistics import compare
 from common.pages import report_page
 from common.readers import read_json
-from common.statistics import compare
 from common.tables import Run
 from common.utils.errors import UserError
 from common.utils.files import read_npz

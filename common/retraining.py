@@ -4,9 +4,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from common import replay, statistics
+from common import replay
 from common.config import LevelConfig, yaml_files
-from common.evaluation import tta_of
+from common.evaluation import statistics, tta_of
 from common.examination import Grade, Options
 from common.plots import points
 from common.utils import paths

@@ -20,12 +20,12 @@ from markupsafe import Markup
 from common import cli, comparison, exhibits, ladder, plots, report
 from common.album import ALBUM
 from common.embedded import gallery_json, uri
+from common.evaluation.statistics import SIGNIFICANCE
 from common.exhibits import Gallery, Level
 from common.lesson import lesson
 from common.markdown import percent
 from common.pages import report_page
 from common.records import check_reports
-from common.statistics import SIGNIFICANCE
 from common.table_of_runs import table_of_runs
 from common.templates import HERE, html
 from common.trained import networks_of, pictures_of

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
+from common.evaluation.statistics import BINS, wilson_interval
 from common.markdown import duration, listing, percent
 from common.plots import points
-from common.statistics import BINS, wilson_interval
 
 
 class Table(NamedTuple):

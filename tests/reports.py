@@ -8,7 +8,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from common import report
-from common.statistics import wilson_interval
+from common.evaluation.statistics import wilson_interval
 
 NASTY = ["a|b", "tick`s", "<b>bold</b>", "two\nlines", "*star*", "$x$", "_under_", "back\\slash"]
 

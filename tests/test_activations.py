@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common import activations
 from common.config import NetworkConfig
+from common.evaluation import gradcam
 from common.models import Classifier, StagedNetwork, build_backbone
 from common.models.staged import pooled
 from networks import small_network
@@ -34,7 +34,7 @@ def test_with_a_linear_head_it_is_the_weighted_sum_of_the_channels():
         weights = network.head.classify.weight
         logits = network(images())
         expected = torch.einsum("bchw,bc->bhw", x, weights[logits.argmax(1)]).relu()
-    maps, seen = activations.activation_maps(network, images())
+    maps, seen = gradcam.activation_maps(network, images())
     assert maps.shape == (3, 2, 2) and torch.equal(seen, logits)
     assert torch.allclose(maps, expected / expected.amax((1, 2), keepdim=True).clamp_min(1e-12))
 
@@ -42,7 +42,7 @@ def test_with_a_linear_head_it_is_the_weighted_sum_of_the_channels():
 def test_taps_are_added_at_the_size_of_the_largest():
     network = small_network(["head"], ("b", "c"), size=16).eval()
     classes = torch.tensor([2, 0, 1])
-    maps, _ = activations.activation_maps(network, images(), classes)
+    maps, _ = gradcam.activation_maps(network, images(), classes)
     with torch.no_grad():
         x, total = images(), 0
         weights = network.head.classify.weight[classes].split([6, 8], 1)
@@ -57,7 +57,7 @@ def test_taps_are_added_at_the_size_of_the_largest():
 
 def test_where_the_head_reads_no_map_the_gradient_comes_from_further_up():
     network = staged("alexnet")
-    maps, logits = activations.activation_maps(network, images(2, 32))
+    maps, logits = gradcam.activation_maps(network, images(2, 32))
     kept = {}
 
     def keep(_, __, output):
@@ -82,7 +82,7 @@ def test_where_the_head_reads_no_map_the_gradient_comes_from_further_up():
     [("vit_b_16", 48, (3, 3)), ("mlp", 32, None), ("vgg13", 32, (2, 2)), ("cnn_small", 32, (8, 8))],
 )
 def test_every_network_is_looked_at_where_it_has_places(arch, size, shape):
-    maps, logits = activations.activation_maps(staged(arch, size), images(2, size))
+    maps, logits = gradcam.activation_maps(staged(arch, size), images(2, size))
     assert logits.shape == (2, 5)
     assert maps is None if shape is None else maps.shape == (2, *shape)
     assert maps is None or (maps.min() >= 0 and maps.max() <= 1)
@@ -99,16 +99,16 @@ def test_what_is_lit_is_where_the_picture_is():
     picture = torch.zeros(1, 3, 32, 32)
     picture[..., :8, :8] = images(1, 8)
     for label in range(3):
-        maps, _ = activations.activation_maps(backbone, picture, torch.tensor([label]))
+        maps, _ = gradcam.activation_maps(backbone, picture, torch.tensor([label]))
         assert maps[0, 2:].max() == 0 and maps[0, :, 2:].max() == 0
 
 
 def test_the_network_is_left_as_it_was():
     network = small_network(["c", "head"], size=16).train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    activations.activation_maps(network, images())
-    activations.penultimate(network, images())
-    activations.stage_maps(network, images()[0])
+    gradcam.activation_maps(network, images())
+    gradcam.penultimate(network, images())
+    gradcam.stage_maps(network, images()[0])
     assert network.training and network.stages["c"].training and not network.stages["a"].training
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
@@ -116,7 +116,7 @@ def test_the_network_is_left_as_it_was():
 
 def test_stage_maps_are_the_most_active_channels():
     network = small_network(size=16).eval()
-    found = activations.stage_maps(network, images()[0], count=3)
+    found = gradcam.stage_maps(network, images()[0], count=3)
     assert {name: tuple(maps.shape) for name, maps in found.items()} == {
         **{"a": (3, 8, 8), "b": (3, 4, 4), "c": (3, 2, 2)}
     }
@@ -127,8 +127,8 @@ def test_stage_maps_are_the_most_active_channels():
 
 def test_filters_and_last_features():
     network = small_network(size=16).eval()
-    assert torch.equal(activations.first_filters(network), network.stages["a"][0].weight)
-    assert activations.first_filters(staged("mlp")) is None
-    features = activations.penultimate(network, images())
+    assert torch.equal(gradcam.first_filters(network), network.stages["a"][0].weight)
+    assert gradcam.first_filters(staged("mlp")) is None
+    features = gradcam.penultimate(network, images())
     with torch.no_grad():
         assert torch.allclose(network.head.classify(features), network(images()))

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from common import diagnostics, galleries, plots
-from common.statistics import compare
+from common.evaluation.statistics import compare
 from reports import draw, pictures
 
 

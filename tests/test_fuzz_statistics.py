@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 from scipy.stats import binom, binomtest, norm
 
-from common.statistics import (
+from common.evaluation.statistics import (
     SIGNIFICANCE,
     calibration_error,
     compare,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from common import statistics
-from common.statistics import mcnemar_exact, paired_interval, wilson_interval
+from common.evaluation import statistics
+from common.evaluation.statistics import mcnemar_exact, paired_interval, wilson_interval
 
 SMALL_TABLES = [t for t in itertools.product(range(7), repeat=4) if 1 <= sum(t) <= 6]
 LARGE_TABLES = np.random.default_rng(1).multinomial(10_000, [0.85, 0.05, 0.03, 0.07], 50).tolist()

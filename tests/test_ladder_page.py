@@ -8,8 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from common import course, galleries, plots, report
+from common.evaluation.statistics import compare, paired_interval, wilson_interval
 from common.ladder import write_ladder
-from common.statistics import compare, paired_interval, wilson_interval
 from common.utils import paths
 from common.utils.errors import UserError
 from reports import leave, made_up, tables, titled_tables

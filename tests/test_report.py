@@ -10,9 +10,9 @@ from scipy.stats import binomtest
 
 from common import plots, report
 from common.evaluation import Predictions, Results
+from common.evaluation.statistics import describe, fit_temperature, paired_interval, wilson_interval
 from common.experiment import _detail
 from common.markdown import code, duration, escape, probability, table
-from common.statistics import describe, fit_temperature, paired_interval, wilson_interval
 from reports import NASTY, leave, made_up, pictures, tables
 
 

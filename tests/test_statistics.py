@@ -6,7 +6,7 @@ import torch
 from scipy.special import softmax
 from sklearn.metrics import classification_report
 
-from common.statistics import (
+from common.evaluation.statistics import (
     calibration_error,
     compare,
     describe,

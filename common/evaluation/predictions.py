@@ -116,7 +116,7 @@ def evaluate(network: StagedNetwork, data: Splits, config: LevelConfig, trunk: T
         passes.append(single)
         ends.append(time.perf_counter())
     seconds = ends[-1] - started, ends[-1] - ends[0], ends[1] - ends[0]
-    return Results(train, val, mean(passes), passes[0], tta_of(config, data), *seconds)
+    return Results(train, val, average_logits(passes), passes[0], tta_of(config, data), *seconds)
 
 
 def test_passes(
@@ -127,7 +127,7 @@ def test_passes(
         yield _run(network, data.test, config, trunk, view)
 
 
-def mean(passes: list[Predictions]) -> Predictions:
+def average_logits(passes: list[Predictions]) -> Predictions:
     """The mean of several views' logits."""
     return Predictions(torch.stack([p.logits for p in passes]).mean(0), passes[0].labels)
 
