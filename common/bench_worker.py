@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from common import checkpoint, cli, levels
+from common import cli, levels
 from common.config import LevelConfig, load_config
 from common.data import Splits, load_splits
 from common.evaluation import average_logits, tta_of, views
@@ -21,7 +21,7 @@ from common.evaluation.predictions import test_passes
 from common.models import StagedNetwork, Trunk, input_size
 from common.plain import Ways, fit_and_test
 from common.runtime import Runtime, counter_seed, start_runtime
-from common.training import fit
+from common.training import checkpoint, fit
 
 PLAIN = {  # each takes one more of our ways than the one before
     "plain": Ways(),

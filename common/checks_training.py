@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common import schedules
 from common.data import Splits
 from common.models import StagedNetwork, Trunk
 from common.subject import Subject, check, cross_entropy, largest_gap, without_dropout
 from common.training import Trainer, fit
+from common.training.schedules import build_schedule
 
 
 @check("one batch can be overfitted", "gradients that do not reach the weights, a wrong loss")
@@ -47,7 +47,7 @@ def step_as_configured(subject: Subject) -> tuple[bool, str, str]:
     reference = copy.deepcopy(own)
     optimizer = _reference_optimizer(reference, subject)
     moving = [p for group in optimizer.param_groups for p in group["params"]]
-    rate = schedules.build(trainer.config.train.schedule, _steps(trainer))
+    rate = build_schedule(trainer.config.train.schedule, _steps(trainer))
     smoothing, clip = trainer.config.train.label_smoothing, trainer.config.train.clip_norm
     felt = {p: torch.zeros_like(p, dtype=torch.bool) for p in moving}
     for step, (images, targets) in enumerate(trainer.train.batches.epoch(0)):
@@ -175,7 +175,7 @@ def rate_as_configured(subject: Subject) -> tuple[bool, str, str]:
 
     trainer.step = spy
     trainer.epoch(1)
-    factor = schedules.build(trainer.config.train.schedule, _steps(trainer))
+    factor = build_schedule(trainer.config.train.schedule, _steps(trainer))
     expected = [trainer.config.train.lr * factor(step) for step in range(len(trainer.train))]
     good = (
         len(rates) == len(expected)

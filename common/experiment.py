@@ -9,19 +9,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import checkpoint, faults, ladder, report, schedules, unfinished
+from common import ladder, report
 from common.checks import audit
 from common.config import LevelConfig, yaml_files
 from common.data import ImageSet, Splits, build_augmentation, load_splits
 from common.data.splits import in_turn
 from common.evaluation import Results, statistics
-from common.live import Live
-from common.logbook import Logbook
 from common.models import StagedNetwork, input_size
-from common.progress import best_epoch
 from common.records import check_reports
 from common.runtime import command, counter_seed, distributed, provenance, start_runtime
 from common.subject import Subject
+from common.training import checkpoint, guards
+from common.training.logging import Logbook, TensorBoardLog
+from common.training.progress import best_epoch, check_resumable, check_unfinished, clear_drafts
+from common.training.schedules import build_schedule
 from common.utils import paths
 from common.utils.errors import UserError, nearest
 from common.utils.files import check_writable
@@ -46,7 +47,7 @@ class Experiment:
         folder = Path(script).resolve().parent
         self.level, self.levels, self.config = folder.name, folder.parent, config
         build_augmentation(config.augment, mirror=True)  # an unknown name is said before the work
-        schedules.build(config.train.schedule, steps=1)
+        build_schedule(config.train.schedule, steps=1)
         self.processes = distributed.join(config.train.device)
         self.runtime = start_runtime(config.train, config.fast, self.processes)
         with self.processes.in_turn():
@@ -64,13 +65,13 @@ class Experiment:
         check_reports(self.reports, replaced=self.name)
         check_writable(self.folder, "runs belong in the project's folder: make it writable")
         check_writable(self.reports, "make it writable, or choose another with --reports")
-        faults.lock(self.folder)
-        unfinished.clear(self.folder)
+        guards.lock(self.folder)
+        clear_drafts(self.folder)
         if config.resume:
-            unfinished.check_resumable(self.folder, config, self.data)
+            check_resumable(self.folder, config, self.data)
         else:
-            unfinished.check(self.folder, config)
-        Live(config.log, self.folder).close()  # what is not installed is said now
+            check_unfinished(self.folder, config)
+        TensorBoardLog(config.log, self.folder).close()  # what is not installed is said now
         self._log_to_file()
         self._say_what_it_uses()
 
@@ -91,7 +92,7 @@ class Experiment:
                 self._start_from(network, self.config.network.start_from)
             if self.config.audit:
                 audit(Subject(self.config, build_network, self.data, self.runtime))
-            faults.check_room(self.folder, network, self.config.train.ema is not None)
+            guards.check_room(self.folder, network, self.config.train.ema is not None)
         network.start = self.processes.given(network.start)
         network.to(self.runtime.device, memory_format=torch.channels_last)
         self.processes.same(network.state_dict().values())

@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import checkpoint
 from common.data import Batches, ImageSet
 from common.evaluation import predict, views
 from common.levels import load_module
 from common.models import FeatureBatches, StagedNetwork, Trunk
 from common.models.weights import describe_weights
-from common.readers import read_checkpoint, read_settings
+from common.readers import read_settings
 from common.runtime import start_runtime
+from common.training import checkpoint
+from common.training.checkpoint import read_checkpoint
 from common.utils import paths
 from common.utils.errors import UserError
 

@@ -17,12 +17,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from common import schedules
 from common.config import LevelConfig, named_step
 from common.data import Batches, ImageSet, Splits, build_augmentation
 from common.evaluation import tta_of, views
 from common.models import Weights
 from common.runtime import Runtime
+from common.training.schedules import build_schedule
 from common.utils.errors import UserError
 
 Stream = Callable[[int], Iterable[tuple[Tensor, Tensor]]]  # epoch -> (pictures, labels)
@@ -87,7 +87,7 @@ def fit_and_test(
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = kinds[train.optimizer](parameters, lr=train.lr, weight_decay=train.weight_decay)
     steps = -(-len(data.train) // train.batch_size)
-    rate = schedules.build(train.schedule, train.epochs * steps)
+    rate = build_schedule(train.schedule, train.epochs * steps)
     best = -1.0
     for epoch in range(train.epochs):
         network.train()

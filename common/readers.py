@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from torch import Tensor
 
-from common import checkpoint
 from common.config import LevelConfig, load_config, yaml_files
 from common.models.weights import NAMED
 from common.utils.errors import UserError
@@ -39,7 +37,6 @@ for _part in ("test", "test_single"):
     NEEDED |= {f"{_part}.correct": int, f"{_part}.total": int}
     NEEDED |= {f"{_part}.accuracy": float, f"{_part}.loss": float}
 ARRAYS = {"labels": "i", "predictions": "i", "logits": "f", "classes": "U"}  # NumPy's kinds
-FACTS = {"network": dict, "fingerprint": str, "split": str, "settings": dict, "epoch": int}
 
 
 def read_settings(
@@ -87,22 +84,6 @@ def _here(path: str | None, project: Path) -> str | None:
         return None
     full = expanded(path)
     return str(full if full.is_absolute() else project / full)
-
-
-def read_checkpoint(place: Path) -> dict[str, Any]:
-    """A run's best.pt with the facts that runs put into it.
-
-    Raises:
-        UserError: there is none, or it is damaged or lacks a fact.
-    """
-    content = checkpoint.load(place)
-    for fact, kind in FACTS.items():
-        if not isinstance(content.get(fact), kind):
-            raise UserError(f"{place}: not a checkpoint of a run: '{fact}' is missing or no fact")
-    state = content["network"].items()
-    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state):
-        raise UserError(f"{place}: not a checkpoint of a run: its network is more than tensors")
-    return content
 
 
 def read_metrics(report: Path, needed: dict[str, type] = NEEDED) -> dict:

@@ -15,12 +15,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.special import softmax
 
-from common import diagnostics, galleries, plots, schedules
+from common import diagnostics, galleries, plots
 from common.album import ALBUM
 from common.evaluation.statistics import compare
 from common.pages import report_page
 from common.readers import read_json
 from common.tables import Run
+from common.training.schedules import build_schedule
 from common.utils.errors import UserError
 from common.utils.files import read_npz
 
@@ -119,7 +120,7 @@ def learning_rates(run: Run) -> tuple[np.ndarray, int]:
     if not train:
         return np.zeros(0), 0
     steps = -(-run.metrics["data"]["train"] // train["batch_size"])
-    schedule = schedules.build(train["schedule"], steps * train["epochs"])
+    schedule = build_schedule(train["schedule"], steps * train["epochs"])
     for epoch in range(len(run.history)):
         schedule.see(run.history[:epoch])
         rates += [train["lr"] * schedule(epoch * steps + step) for step in range(steps)]

@@ -16,8 +16,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from common import checkpoint, levels
+from common import levels
 from common.config import LevelConfig
+from common.training import checkpoint
 from common.utils import paths
 from common.utils.errors import UserError
 from common.utils.files import read_npz

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from common import cli, faults, site, unfinished
+from common import cli, site
 from common.config import LevelConfig, load_config
 from common.data import cifar, splits
 from common.models.weights import weights_file
 from common.runtime import distributed
+from common.training import guards
+from common.training.progress import check_unfinished
 from common.utils.errors import NoNetwork, UserError
 from common.utils.paths import reports_folder, run_name, runs_folder
 
@@ -50,9 +52,9 @@ def check_unfinished(runs: list[tuple[Path, LevelConfig]]) -> None:
             if config.resume:
                 continue
             try:
-                unfinished.check(folder, config.with_seed(seed))
+                check_unfinished(folder, config.with_seed(seed))
             except UserError:
-                faults.lock(folder)  # it may not be finished because it is at work
+                guards.lock(folder)  # it may not be finished because it is at work
                 raise
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from common.config import LevelConfig, NetworkConfig
 from common.evidence import Evidence
 from common.models import Weights, build_backbone
-from common.readers import read_checkpoint
+from common.training.checkpoint import read_checkpoint
 from common.utils.paths import run_name
 from common.verdicts import Finding
 

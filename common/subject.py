@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 from torchvision.transforms import functional as tv
 
-from common import faults
 from common.config import LevelConfig
 from common.data import ImageSet, Splits
 from common.data.splits import in_turn
 from common.models import StagedNetwork, Trunk
 from common.runtime import Runtime, counter_seed
-from common.training import Trainer
+from common.training import Trainer, guards
 from common.utils.errors import UserError
 
 SIZE = 32  # pixels: the smallest input that is accepted
@@ -58,7 +57,7 @@ def check(name: str, cause: str) -> Callable[[Callable], Check]:
         @wraps(function)
         def run(subject: "Subject") -> Finding:
             try:
-                with faults.explained(BATCH):
+                with guards.explained(BATCH):
                     passed, expected, seen = function(subject)
             except UserError:
                 raise

@@ -4,14 +4,16 @@ import contextlib
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-from common import checkpoint, levels
+from common import levels
 from common.config import TestConfig
 from common.config.ranges import SIDE
 from common.config.schema import comparable
 from common.data import ImageSet, load_splits
 from common.data.cifar import KINDS, archive_place
 from common.models import StagedNetwork, input_size
-from common.readers import read_checkpoint, read_settings
+from common.readers import read_settings
+from common.training import checkpoint
+from common.training.checkpoint import read_checkpoint
 from common.utils import paths
 from common.utils.errors import UserError
 from common.utils.paths import run_name, runs_folder

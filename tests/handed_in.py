@@ -4,7 +4,7 @@ import json
 
 import torch
 
-from common import checkpoint
+from common.training import checkpoint
 
 MINE = "level5_mine"
 TOTAL = 100  # test pictures

@@ -16,8 +16,8 @@ import torch
 import torchvision
 from PIL import Image
 
-from common import checkpoint
 from common.models.weights import BUNDLED
+from common.training import checkpoint
 from makers import make_cifar_archive, make_picture_folder
 
 CIFAR = "archives/cifar-10-python.tar.gz"

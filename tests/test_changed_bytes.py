@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from common import checkpoint, readers, report
+from common import readers, report
 from common.config import LevelConfig, NetworkConfig
 from common.data import image_folder
 from common.data.cifar import read_archive
@@ -25,6 +25,7 @@ from common.models import Weights
 from common.models import weights as starting_weights
 from common.models.weights import BUNDLED, describe_weights, load_weights
 from common.starts import check_weights
+from common.training import checkpoint
 from common.utils.errors import UserError
 from makers import make_cifar_archive, make_picture_folder, patched_checksums
 from networks import built, quick, small_network, small_splits
@@ -68,7 +69,10 @@ def test_checkpoint(tmp_path, name):
     trainer = built(small_network(["c", "head"]), small_splits(), LevelConfig(train=quick()))
     trainer.progress.save([{"epoch": 1, "val_accuracy": 0.25}], tmp_path)
     content = checkpoint.load(tmp_path / name)
-    file, read = tmp_path / name, checkpoint.load if name == "last.pt" else readers.read_checkpoint
+    file, read = (
+        tmp_path / name,
+        checkpoint.load if name == "last.pt" else checkpoint.read_checkpoint,
+    )
     found = [outcome(lambda: read(file), content) for _ in changes(file)]
     assert found.count("refused") > CHANGES / 2, "what it says is most of the file"
     assert outcome(lambda: read(file), content) == "exact"

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from common import checkpoint
+from common.training import checkpoint
 from common.utils.errors import UserError
 
 

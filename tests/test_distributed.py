@@ -14,10 +14,11 @@ import pytest
 import torch
 from torch import nn
 
-from common import checkpoint, cli
+from common import cli
 from common.config import LevelConfig
 from common.data import Batches
 from common.runtime import Processes, Runtime
+from common.training import checkpoint
 from common.utils.errors import UserError
 from networks import built, quick, small_network, small_splits
 from projects import NAMES, PROJECT, copy_project, python

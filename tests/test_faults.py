@@ -9,9 +9,10 @@ from functools import partial
 
 import pytest
 
-from common import checkpoint, cli, resuming
+from common import cli, resuming
 from common.config import LevelConfig
 from common.resuming import outcome
+from common.training import checkpoint
 from common.utils.errors import UserError
 from projects import NAMES, PROJECT, copy_project, python
 

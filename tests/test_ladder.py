@@ -9,8 +9,8 @@ import torch
 import torchvision
 from scipy.special import logsumexp
 
-from common import checkpoint
 from common.config import load_config
+from common.training import checkpoint
 from common.utils.files import file_hash
 from makers import make_cifar_archive, write_sitecustomize
 from projects import NAMES, copy_project, python

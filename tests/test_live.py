@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from common.config import LevelConfig
-from common.live import Live
+from common.training.logging import TensorBoardLog
 from common.utils.errors import UserError
 from networks import fitted, quick, small_network, small_splits
 
@@ -24,6 +24,6 @@ def test_every_epoch_is_written_as_the_history_has_it(tmp_path):
 def test_without_tensorboard_one_line_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match="log: tensorboard is not installed; pip install -r"):
-        Live("tensorboard", tmp_path)
-    Live("none", tmp_path).epoch({"epoch": 1})
+        TensorBoardLog("tensorboard", tmp_path)
+    TensorBoardLog("none", tmp_path).epoch({"epoch": 1})
     assert list(tmp_path.iterdir()) == []

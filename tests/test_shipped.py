@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from common import schedules
 from common.config import LevelConfig, load_config
 from common.data import build_augmentation
+from common.training.schedules import build_schedule
 from projects import NAMES, PROJECT
 
 SHIPPED = sorted(PROJECT.glob("level*/**/*.yaml"))
@@ -46,7 +46,7 @@ def test_shipped_config_loads_and_means_what_it_says(file):
         shown = {k: settings[key][k] for k in value} if isinstance(value, dict) else settings[key]
         assert shown == value
     build_augmentation(config.augment, mirror=True)
-    rate = schedules.build(config.train.schedule, 10)
+    rate = build_schedule(config.train.schedule, 10)
     assert 0 < max(rate(step) for step in range(10)) <= 1
     assert config.file == file and config.stem == file.stem
     if file.parent.name not in NAMES:

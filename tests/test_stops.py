@@ -11,9 +11,11 @@ import sys
 import pytest
 import torch
 
-from common import checkpoint, cli, faults, unfinished
+from common import cli
 from common.config import LevelConfig, load_config
 from common.runtime import start_runtime
+from common.training import checkpoint, guards
+from common.training.progress import check_unfinished
 from common.utils.errors import UserError
 from networks import built, fitted, quick, small_network, small_splits
 from projects import NAMES, PROJECT, copy_project, inside, python
@@ -58,7 +60,7 @@ def test_out_of_memory_names_the_batch_size_to_try(error, size, says, tmp_path, 
 def test_what_is_not_deterministic_is_named():
     text = "some_backward_cuda does not have a deterministic implementation, but"
     match = "train.deterministic: some_backward_cuda"
-    with pytest.raises(UserError, match=match), faults.explained(8):
+    with pytest.raises(UserError, match=match), guards.explained(8):
         raise RuntimeError(text)
 
 
@@ -80,32 +82,32 @@ def test_deterministic_runs_have_the_same_bits(device, tmp_path):
 
 
 def test_other_errors_stay_what_they_are():
-    with pytest.raises(RuntimeError, match="a bug"), faults.explained(8):
+    with pytest.raises(RuntimeError, match="a bug"), guards.explained(8):
         raise RuntimeError("a bug")
 
 
 def test_a_disk_too_full_is_found_before_training(tmp_path, monkeypatch):
     network = small_network(["head"])
-    faults.check_room(tmp_path, network)
-    usage = faults.shutil.disk_usage(tmp_path)._replace(free=10 * 2**20)
-    monkeypatch.setattr(faults.shutil, "disk_usage", lambda _: usage)
+    guards.check_room(tmp_path, network)
+    usage = guards.shutil.disk_usage(tmp_path)._replace(free=10 * 2**20)
+    monkeypatch.setattr(guards.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(UserError, match="10 MiB free, and a run's checkpoints take up to 64 MiB"):
-        faults.check_room(tmp_path, network)
+        guards.check_room(tmp_path, network)
 
 
 def test_the_room_that_a_run_has_taken_is_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(faults, "SPARE", 0)
+    monkeypatch.setattr(guards, "SPARE", 0)
     network = small_network(["c", "head"])
     weights = sum(tensor.nbytes for tensor in network.state_dict().values())
     last = weights + 2 * sum(p.nbytes for p in network.parameters() if p.requires_grad)
     for name, size in (("best.pt", weights), ("last.pt", last), ("last.previous.pt", last)):
         (tmp_path / name).write_bytes(bytes(size))
-    usage = faults.shutil.disk_usage(tmp_path)
+    usage = guards.shutil.disk_usage(tmp_path)
     for free, fits in ((last, True), (last - 1, False)):
         left = usage._replace(free=free)
-        monkeypatch.setattr(faults.shutil, "disk_usage", lambda _, left=left: left)
+        monkeypatch.setattr(guards.shutil, "disk_usage", lambda _, left=left: left)
         with contextlib.nullcontext() if fits else pytest.raises(UserError, match="make room"):
-            faults.check_room(tmp_path, network)
+            guards.check_room(tmp_path, network)
 
 
 def test_a_disk_that_fills_up_loses_nothing(tmp_path):
@@ -144,11 +146,11 @@ def test_two_runs_of_one_level_do_not_meet(tmp_path):
     )
     assert other.stdout.readline() == "held\n"
     with pytest.raises(UserError, match=f"another run .* is at work here .process {other.pid}."):
-        faults.lock(tmp_path)
+        guards.lock(tmp_path)
     other.kill()
     other.communicate()
-    faults.lock(tmp_path)
-    faults.lock(tmp_path)  # one process may run a level twice
+    guards.lock(tmp_path)
+    guards.lock(tmp_path)  # one process may run a level twice
     assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
 
 
@@ -156,8 +158,8 @@ def test_a_file_system_without_locks_stops_no_run(tmp_path, monkeypatch, caplog)
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(faults.fcntl, "lockf", refuse)
-    faults.lock(tmp_path)
+    monkeypatch.setattr(guards.fcntl, "lockf", refuse)
+    guards.lock(tmp_path)
     assert "runs cannot be kept apart here (No locks available)" in caplog.text
 
 
@@ -174,7 +176,7 @@ def test_a_run_that_cannot_be_leaves_what_is_there(tmp_path, cause):
         epoch = {"epoch": 1, "val_accuracy": 0.5, "val_loss": 0.5}
         checkpoint.save(folder / "last.pt", facts | {"average": {}, "history": [epoch]})
         with pytest.raises(UserError, match="an unfinished run"):
-            unfinished.check(folder, config)
+            check_unfinished(folder, config)
     with open(folder / "lock", "w") as held:
         if cause == "held":  # by this process
             held.write(f"{os.getpid()}")

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from common import checkpoint, schedules
-from common.averaging import Average
 from common.config import LevelConfig
-from common.training import Trainer
+from common.training import Trainer, checkpoint
+from common.training.ema import EMA
+from common.training.schedules import build_schedule
 from common.utils.errors import UserError
 from networks import built, fitted, quick, small_network, small_splits
 
@@ -16,7 +16,7 @@ def config(**train) -> LevelConfig:
 
 
 def test_a_plateau_falls_by_what_val_loss_did():
-    rate = schedules.build({"plateau": {"factor": 0.5, "patience": 2}}, 100)
+    rate = build_schedule({"plateau": {"factor": 0.5, "patience": 2}}, 100)
     history, factors = [], []
     for loss in (1.0, 0.9, 0.95, 0.9, 0.91, 0.8, 0.81, 0.82, 0.83, 0.84, 0.85, 0.86):
         rate.see(history)
@@ -56,7 +56,7 @@ def test_gradual_unfreezing_moves_one_stage_more_an_epoch():
         }
         moved.append(changed)
     assert moved == [{"head"}, {"c", "head"}, {"b", "c", "head"}], "batch statistics included"
-    every_other = schedules.build({"gradual": {"epochs": 2}}, 10)
+    every_other = build_schedule({"gradual": {"epochs": 2}}, 10)
     assert [every_other.thawed(["b", "c", "head"], e) for e in (2, 3)] == [["head"], ["c", "head"]]
 
 
@@ -76,7 +76,7 @@ def test_the_average_is_the_moving_average(tmp_path):
     assert torch.equal(network.head.classify.weight.detach(), live)
     kept = set(trainer.average.live)
     assert "stages.c.1.running_mean" in kept and not any(key.startswith("stages.b") for key in kept)
-    assert not Average(network, None).live
+    assert not EMA(network, None).live
 
 
 def test_what_is_scored_and_saved_is_the_average(tmp_path):
@@ -135,4 +135,4 @@ def test_resume_is_exact_with_each(train, tmp_path, monkeypatch):
 )
 def test_wrong_schedules(schedule, says):
     with pytest.raises(UserError, match=says):
-        schedules.build(schedule, 10)
+        build_schedule(schedule, 10)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common import checkpoint, schedules
 from common.config import LevelConfig, TrainConfig
 from common.runtime import Runtime
-from common.training import Trainer, build_optimizer
+from common.training import Trainer, checkpoint
+from common.training.loop import build_optimizer
+from common.training.schedules import SCHEDULES, build_schedule
 from common.utils.errors import UserError
 from networks import built, fitted, quick, small_network, small_splits
 
@@ -174,13 +175,13 @@ def test_checkpoints_are_whole_or_absent(tmp_path):
 
 
 def test_schedules_at_their_corners():
-    at = {name: schedules.build(name, 100) for name in schedules.SCHEDULES}
+    at = {name: build_schedule(name, 100) for name in SCHEDULES}
     assert [at["constant"](s) for s in (0, 50, 99)] == [1, 1, 1]
     assert at["cosine"](0) == 1 and math.isclose(at["cosine"](50), 0.5)
     assert at["cosine"](99) < 0.001
     assert math.isclose(at["one_cycle"](0), 0.04) and at["one_cycle"](30) == 1
     assert math.isclose(at["one_cycle"](65), 0.5)
-    warm = schedules.build({"cosine": {"warmup": 0.1, "final": 0.2}}, 100)
+    warm = build_schedule({"cosine": {"warmup": 0.1, "final": 0.2}}, 100)
     assert math.isclose(warm(0), 1 / 11) and warm(10) == 1 and math.isclose(warm(100), 0.2)
 
 
@@ -194,7 +195,7 @@ def test_schedules_at_their_corners():
 )
 def test_wrong_schedules(schedule, says):
     with pytest.raises(UserError, match=says):
-        schedules.build(schedule, 10)
+        build_schedule(schedule, 10)
 
 
 def test_the_rate_moves_as_configured():

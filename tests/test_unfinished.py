@@ -6,8 +6,10 @@ import sys
 import pytest
 import torch
 
-from common import checkpoint, running, unfinished
+from common import running
 from common.config import LevelConfig
+from common.training import checkpoint
+from common.training.progress import check_unfinished, clear_drafts
 from common.utils import paths
 from common.utils.errors import UserError
 from common.utils.paths import run_name, runs_folder
@@ -95,14 +97,14 @@ def test_a_damaged_last_checkpoint_does_not_cost_the_one_before(tmp_path, monkey
     last.write_bytes(last.read_bytes()[:300])
     kept = checkpoint.previous(last).read_bytes()
     with pytest.raises(UserError, match=r"the one before it is .*; --anew starts over"):
-        unfinished.check(tmp_path, config(lr=1e-9))
+        check_unfinished(tmp_path, config(lr=1e-9))
     assert checkpoint.previous(last).read_bytes() == kept
     anew, other = config(lr=1e-9), config(lr=0.1)
     anew.anew = True
     for fine in (anew, other):
-        unfinished.check(tmp_path, fine)
+        check_unfinished(tmp_path, fine)
     checkpoint.previous(last).write_bytes(b"")
-    unfinished.check(tmp_path, config(lr=1e-9))  # nothing to go on from
+    check_unfinished(tmp_path, config(lr=1e-9))  # nothing to go on from
 
 
 def test_all_runs_are_looked_at_before_the_first(tmp_path, monkeypatch):
@@ -120,7 +122,7 @@ def test_all_runs_are_looked_at_before_the_first(tmp_path, monkeypatch):
 def test_halves_of_files_are_cleared(tmp_path):
     for name in (".history.json.7.part", "last.pt.7.part", "last.pt"):
         (tmp_path / name).touch()
-    unfinished.clear(tmp_path)
+    clear_drafts(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from common import cli, grade, readers, replay
+from common import cli, grade, replay
 from handed_in import MINE, TOTAL
 from makers import make_picture_folder
 from projects import NAMES, copy_project, python
@@ -53,7 +53,7 @@ def remembered(known, monkeypatch):
 
     def test_logits(level, config, checkpoint, test, tta, timeout):
         code = (level / "run.py").read_text(encoding="utf-8")
-        tensors = readers.read_checkpoint(checkpoint)["network"]
+        tensors = checkpoint.read_checkpoint(checkpoint)["network"]
         state = repr([(name, value.double().sum().item()) for name, value in tensors.items()])
         key = level.name, code, state, repr(config.network), repr(config.test)
         if key not in known:

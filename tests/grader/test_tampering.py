@@ -140,7 +140,7 @@ HOSTILE = {
 
 def test_hostile_network_is_named(copy):
     checkpoint = best(copy, NAMES[0])
-    settings = readers.read_checkpoint(checkpoint)["settings"]
+    settings = checkpoint.read_checkpoint(checkpoint)["settings"]
     config = readers.read_settings(settings, copy, None, None)
     few = load_splits(config.data, 32).test.subset(torch.arange(4))
     text = (copy / NAMES[0] / "run.py").read_text(encoding="utf-8")

@@ -140,3 +140,22 @@ def load_network(network: nn.Module, content: dict[str, Any], path: Path) -> Non
     except RuntimeError as error:
         reason = textwrap.shorten(str(error).split("\n", 1)[-1], 200)
         raise UserError(f"{path}: the checkpoint of another network ({reason})") from error
+
+
+def read_checkpoint(place: Path) -> dict[str, Any]:
+    """A run's best.pt with the facts that runs put into it.
+
+    Raises:
+        UserError: there is none, or it is damaged or lacks a fact.
+    """
+    content = load(place)
+    for fact, kind in FACTS.items():
+        if not isinstance(content.get(fact), kind):
+            raise UserError(f"{place}: not a checkpoint of a run: '{fact}' is missing or no fact")
+    state = content["network"].items()
+    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state):
+        raise UserError(f"{place}: not a checkpoint of a run: its network is more than tensors")
+    return content
+
+
+FACTS = {"network": dict, "fingerprint": str, "split": str, "settings": dict, "epoch": int}

@@ -9,7 +9,7 @@ from torch import Tensor
 from common.models import StagedNetwork
 
 
-class Average:
+class EMA:
     """The moving average of the parameters that train and of their stages' batch statistics.
 
     Its memory is `decay` a step; shorter at the start, (1 + steps) / (10 + steps), so that the

@@ -10,16 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from common import faults, schedules
-from common.averaging import Average
 from common.config import LevelConfig, TrainConfig
 from common.data import Batches, Splits, build_augmentation
 from common.evaluation import predict
-from common.live import Live
 from common.models import FeatureBatches, Features, StagedNetwork, Trunk
 from common.models.staged import batch_norms
-from common.progress import Progress, finished, log_epoch
 from common.runtime import SharedError, counter_seed
+from common.training import guards
+from common.training.ema import EMA
+from common.training.logging import TensorBoardLog
+from common.training.progress import Progress, finished, log_epoch
+from common.training.schedules import build_schedule
 from common.utils.errors import UserError
 
 log = logging.getLogger("rungs")
@@ -54,13 +55,13 @@ def fit(
         UserError: a loss that is not finite, or an unfinished run of another config.
     """
     trainer = Trainer(network, data, config, trunk)
-    live = Live(config.log if trainer.processes.first else "none", folder)
+    live = TensorBoardLog(config.log if trainer.processes.first else "none", folder)
     history = trainer.progress.resume(folder / "last.pt") if config.resume else []
 
     while not finished(history, config.train):
         epoch = len(history) + 1
         trainer.rate.see(history)
-        with faults.explained(config.train.batch_size):
+        with guards.explained(config.train.batch_size):
             entry = trainer.epoch(epoch)
         history.append(entry)
         live.epoch(entry)
@@ -95,11 +96,11 @@ class Trainer:
         parts, depths = dict(network.parts()), enumerate(reversed(network.trainable))
         groups = [{"params": list(parts[name].parameters()), "depth": d} for d, name in depths]
         self.optimizer = build_optimizer(groups, config.train)
-        self.average = Average(network, config.train.ema)
+        self.average = EMA(network, config.train.ema)
         self.scaler = runtime.scaler()
         parts = self.optimizer, self.scaler, self.average, processes
         self.progress = Progress(network, data, config, *parts)
-        self.rate = schedules.build(config.train.schedule, config.train.epochs * len(train))
+        self.rate = build_schedule(config.train.schedule, config.train.epochs * len(train))
         self.forward = runtime.compiled(processes.parallel(network, network.forward_suffix))
 
     def _prepare_batch_norm(self, size: int) -> None:

@@ -110,7 +110,7 @@ def _defaults(name: str) -> dict[str, float]:
     return {parameter.name: parameter.default for parameter in known}
 
 
-def build(schedule: Step, steps: int) -> Schedule:
+def build_schedule(schedule: Step, steps: int) -> Schedule:
     """The configured schedule over `steps` steps.
 
     Raises:
