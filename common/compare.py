@@ -55,7 +55,9 @@ def main() -> None:
     data = load_splits(configs[0].data, input_size(configs[0].network))
     place = reports_folder(configs[0].reports, data.title)
     check_reports(place)
-    running.check_unfinished([(level, c) for c in configs if not _report(place, level.name, c)])
+    running.check_unfinished_runs(
+        [(level, c) for c in configs if not _report(place, level.name, c)]
+    )
     found = [_run(level, config, place) for config in configs]
     place.mkdir(parents=True, exist_ok=True)
     if path.is_file():

@@ -35,7 +35,7 @@ def main() -> None:
         configs = [(level, level / "config.yaml") for level in found]
     prog = "python -m common.course [--ablate]"
     loaded = [(level, load_config(file, arguments, prog)) for level, file in configs]
-    running.check_unfinished(loaded)  # as is a mistake in any config, before the first run
+    running.check_unfinished_runs(loaded)  # as is a mistake in any config, before the first run
     for level, config in loaded:
         metrics = running.run_seeds(levels.load_module(level).main, config)
     if not distributed.place().first:

@@ -41,7 +41,7 @@ def run_seeds(main: Callable[[LevelConfig], dict], config: LevelConfig) -> list[
     return metrics
 
 
-def check_unfinished(runs: list[tuple[Path, LevelConfig]]) -> None:
+def check_unfinished_runs(runs: list[tuple[Path, LevelConfig]]) -> None:
     """Raise UserError, before the first of these levels' runs, where one was stopped on its way and
     is neither to be resumed nor to be started anew; or is at work.
     """
@@ -65,7 +65,7 @@ def run_level(main: Callable[[LevelConfig], dict], script: str) -> None:
     def run() -> None:
         arguments = sys.argv[1:]
         config = load_config(level / "config.yaml", arguments, prog=f"python {level.name}/run.py")
-        check_unfinished([(level, config)])
+        check_unfinished_runs([(level, config)])
         metrics = run_seeds(main, config)
         if distributed.place().first:
             write_page(config, metrics)

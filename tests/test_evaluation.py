@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from common.config import LevelConfig, TestConfig
 from common.data import Batches
-from common.evaluation import Predictions, evaluate, predict
+from common.evaluation import Predictions, evaluate, predict, predictions
 from common.evaluation.predictions import clean_train, mirrored, shifted
 from common.models import FeatureBatches, Trunk
 from networks import CPU, noise, quick, small_network, small_splits
@@ -107,7 +107,7 @@ def test_views_move_pixels_where_they_say():
 def test_clean_train_is_fixed_and_a_subset(monkeypatch):
     train = small_splits().train
     assert clean_train(train) is train
-    monkeypatch.setattr(evaluation, "CLEAN_TRAIN", 10)
+    monkeypatch.setattr(predictions, "CLEAN_TRAIN", 10)
     first, second = clean_train(train), clean_train(train)
     assert torch.equal(first.rows, second.rows) and len(first.rows.unique()) == 10
     assert torch.equal(first.labels, first.rows % 3)

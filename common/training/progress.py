@@ -13,7 +13,8 @@ from common.config import LevelConfig, TrainConfig
 from common.config.schema import differences
 from common.data import Splits
 from common.evaluation import tta_of
-from common.models import StagedNetwork, weights
+from common.models import StagedNetwork
+from common.models.weights import not_finite
 from common.runtime import Processes, command
 from common.training import checkpoint
 from common.training.checkpoint import read_checkpoint
@@ -223,7 +224,7 @@ def check_resumable(folder: Path, config: LevelConfig, data: Splits) -> None:
     if not place.exists():
         return
     content = checkpoint.load(place)
-    if not _whole(content) or weights.not_finite(content["network"]):
+    if not _whole(content) or not_finite(content["network"]):
         raise UserError(
             f"{place}: not a checkpoint that training goes on from, as a best.pt or one with NaN "
             "in its weights; put last.pt back, or give --anew instead of --resume to start over"
