@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from common import ladder, report
-from common.checks import audit
+from common.audit.context import AuditContext
+from common.audit.runner import audit
 from common.config import LevelConfig, yaml_files
 from common.data import ImageSet, Splits, build_augmentation, load_splits
 from common.data.splits import in_turn
@@ -18,7 +19,6 @@ from common.evaluation import Results, statistics
 from common.models import StagedNetwork, input_size
 from common.records import check_reports
 from common.runtime import command, counter_seed, distributed, provenance, start_runtime
-from common.subject import Subject
 from common.training import checkpoint, guards
 from common.training.logging import Logbook, TensorBoardLog
 from common.training.progress import best_epoch, check_resumable, check_unfinished, clear_drafts
@@ -91,7 +91,7 @@ class Experiment:
             if self.config.network.start_from:
                 self._start_from(network, self.config.network.start_from)
             if self.config.audit:
-                audit(Subject(self.config, build_network, self.data, self.runtime))
+                audit(AuditContext(self.config, build_network, self.data, self.runtime))
             guards.check_room(self.folder, network, self.config.train.ema is not None)
         network.start = self.processes.given(network.start)
         network.to(self.runtime.device, memory_format=torch.channels_last)

@@ -8,14 +8,15 @@ import pytest
 import torch
 from torchvision import models
 
-from common import checks, levels
+from common import levels
+from common.audit import runner
+from common.audit.context import AuditContext
 from common.config import LevelConfig, NetworkConfig, load_config
 from common.data import load_splits
 from common.models import Classifier, StagedNetwork, Trunk, build_backbone
 from common.models.backbones import ARCHITECTURES
 from common.models.staged import pooled
 from common.models.weights import weights_file
-from common.subject import Subject
 from common.utils.errors import UserError
 from common.utils.files import file_hash
 from networks import CPU, built, quick
@@ -111,12 +112,12 @@ def test_the_audit_passes(file):
     def awake(config, classes):
         return lively(build(config, classes))
 
-    subject = Subject(config, awake, data, CPU)
-    names = [check.check for check in checks.CHECKS]
+    subject = AuditContext(config, awake, data, CPU)
+    names = [check.check for check in runner.CHECKS]
     if file.stem == "efficientnet_v2_s_features":
         # its frozen stages, with random weights, make nearly the same of every picture
         names.remove("one batch can be overfitted")
-    assert [f.line() for f in checks.find_bugs(subject, names) if not f.passed] == []
+    assert [f.line() for f in runner.find_bugs(subject, names) if not f.passed] == []
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -136,7 +136,7 @@ def test_no_room_for_a_report_is_one_line(capsys):
 
 def test_two_runs_of_one_level_do_not_meet(tmp_path):
     script = "import sys, pathlib; from common.training import guards\n"
-    script += "faults.lock(pathlib.Path(sys.argv[1])); print('held', flush=True); input()"
+    script += "guards.lock(pathlib.Path(sys.argv[1])); print('held', flush=True); input()"
     other = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)],
         cwd=PROJECT,

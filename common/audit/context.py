@@ -47,15 +47,15 @@ class Finding:
         return text if self.passed else f"{text}; usual cause: {self.cause}"
 
 
-Check = Callable[["Subject"], Finding]
+Check = Callable[["AuditContext"], Finding]
 
 
 def check(name: str, cause: str) -> Callable[[Callable], Check]:
     """Make a check of a function that takes a subject and returns (passed, expected, seen)."""
 
-    def wrap(function: Callable[["Subject"], tuple[bool, str, str]]) -> Check:
+    def wrap(function: Callable[["AuditContext"], tuple[bool, str, str]]) -> Check:
         @wraps(function)
-        def run(subject: "Subject") -> Finding:
+        def run(subject: "AuditContext") -> Finding:
             try:
                 with guards.explained(BATCH):
                     passed, expected, seen = function(subject)
@@ -73,7 +73,7 @@ def check(name: str, cause: str) -> Callable[[Callable], Check]:
     return wrap
 
 
-class Subject:
+class AuditContext:
     """A level as the checks see it.
 
     Args:

@@ -3,38 +3,38 @@
 import logging
 import time
 
-from common import checks_data, checks_evaluation, checks_network, checks_training
-from common.subject import Check, Finding, Subject
+from common.audit import data, evaluation, network, training
+from common.audit.context import AuditContext, Check, Finding
 from common.utils.errors import UserError
 
 log = logging.getLogger("rungs")
 
 # in the order in which one would look: what goes in, what comes out, what training does to it
 CHECKS: list[Check] = [
-    checks_network.shapes_fit,
-    checks_data.pixels_normalised,
-    checks_data.labels_belong,
-    checks_data.splits_disjoint,
-    checks_data.splits_used,
-    checks_data.train_shuffled,
-    checks_data.augmentation_on_train,
-    checks_network.loss_at_start,
-    checks_network.logits_not_probabilities,
-    checks_network.nonlinearity_between,
-    checks_training.overfits_one_batch,
-    checks_training.step_as_configured,
-    checks_training.modes,
-    checks_training.frozen_is_frozen,
-    checks_training.rate_as_configured,
-    checks_training.same_seed_same_result,
-    checks_training.test_untouched,
-    checks_training.best_epoch_kept,
-    checks_evaluation.evaluations_agree,
-    checks_evaluation.batch_independent,
-    checks_evaluation.total_over_total,
-    checks_evaluation.blind_is_blind,
-    checks_evaluation.scored_on_test,
-    checks_evaluation.tta_averages,
+    network.shapes_fit,
+    data.pixels_normalised,
+    data.labels_belong,
+    data.splits_disjoint,
+    data.splits_used,
+    data.train_shuffled,
+    data.augmentation_on_train,
+    network.loss_at_start,
+    network.logits_not_probabilities,
+    network.nonlinearity_between,
+    training.overfits_one_batch,
+    training.step_as_configured,
+    training.modes,
+    training.frozen_is_frozen,
+    training.rate_as_configured,
+    training.same_seed_same_result,
+    training.test_untouched,
+    training.best_epoch_kept,
+    evaluation.evaluations_agree,
+    evaluation.batch_independent,
+    evaluation.total_over_total,
+    evaluation.blind_is_blind,
+    evaluation.scored_on_test,
+    evaluation.tta_averages,
 ]
 
 
@@ -44,7 +44,7 @@ class AuditFailed(UserError):
     status = 1
 
 
-def find_bugs(subject: Subject, only: list[str] | None = None) -> list[Finding]:
+def find_bugs(subject: AuditContext, only: list[str] | None = None) -> list[Finding]:
     """Run the checks (or those with the given names) and return what each found."""
     level = log.level
     log.setLevel(logging.WARNING)  # of the tiny runs inside, nobody wants to hear
@@ -54,7 +54,7 @@ def find_bugs(subject: Subject, only: list[str] | None = None) -> list[Finding]:
         log.setLevel(level)
 
 
-def audit(subject: Subject) -> list[Finding]:
+def audit(subject: AuditContext) -> list[Finding]:
     """Run all checks, log how it went, and stop at failures.
 
     Raises:

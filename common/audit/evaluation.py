@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
+from common.audit.context import BATCH, AuditContext, check, largest_gap
 from common.data import Batches, ImageSet
 from common.evaluation import Predictions, evaluate, predict
 from common.models import FeatureBatches, StagedNetwork, Trunk
-from common.subject import BATCH, Subject, check, largest_gap
 
 
 def _predict(
-    subject: Subject, network: StagedNetwork, part: ImageSet, batch_size: int = BATCH
+    subject: AuditContext, network: StagedNetwork, part: ImageSet, batch_size: int = BATCH
 ) -> Predictions:
     batches = Batches(part, network.weights, batch_size, subject.runtime)
     trunk = Trunk(network, subject.runtime)
@@ -18,7 +18,7 @@ def _predict(
 
 
 @check("two evaluations agree", "dropout or batch norm left in train mode while evaluating")
-def evaluations_agree(subject: Subject) -> tuple[bool, str, str]:
+def evaluations_agree(subject: AuditContext) -> tuple[bool, str, str]:
     network = subject.network().train()
     first, second = (_predict(subject, network, subject.data.val) for _ in range(2))
     gap = largest_gap(first.logits, second.logits)
@@ -26,7 +26,7 @@ def evaluations_agree(subject: Subject) -> tuple[bool, str, str]:
 
 
 @check("no dependence on batch size or order", "batch statistics used in evaluation")
-def batch_independent(subject: Subject) -> tuple[bool, str, str]:
+def batch_independent(subject: AuditContext) -> tuple[bool, str, str]:
     network, part = subject.network().train(), subject.data.val
     whole = _predict(subject, network, part)
     backwards = torch.arange(len(part)).flip(0)
@@ -36,7 +36,7 @@ def batch_independent(subject: Subject) -> tuple[bool, str, str]:
 
 
 @check("accuracy is total over total", "the mean of batch means, where the last batch is short")
-def total_over_total(subject: Subject) -> tuple[bool, str, str]:
+def total_over_total(subject: AuditContext) -> tuple[bool, str, str]:
     trainer = subject.trainer(lr=1e-12, optimizer="sgd", weight_decay=0.0)
     hits: list[Tensor] = []
     losses: list[Tensor] = []
@@ -68,7 +68,7 @@ def total_over_total(subject: Subject) -> tuple[bool, str, str]:
 
 
 @check("a blind network learns nothing", "labels that leak into the input or the evaluation")
-def blind_is_blind(subject: Subject) -> tuple[bool, str, str]:
+def blind_is_blind(subject: AuditContext) -> tuple[bool, str, str]:
     part = subject.data.val
     grey = torch.full_like(part.images, 128)
     blind = ImageSet(grey, torch.arange(len(part)), part.labels, part.classes)
@@ -79,7 +79,7 @@ def blind_is_blind(subject: Subject) -> tuple[bool, str, str]:
 
 
 @check("test is scored on test", "a report on other pictures, or in another order")
-def scored_on_test(subject: Subject) -> tuple[bool, str, str]:
+def scored_on_test(subject: AuditContext) -> tuple[bool, str, str]:
     network = subject.network()
     results = evaluate(network, subject.data, subject.config, Trunk(network, subject.runtime))
     wrong = []
@@ -96,7 +96,7 @@ def scored_on_test(subject: Subject) -> tuple[bool, str, str]:
 
 
 @check("test-time augmentation", "flipped upside down, or the passes not averaged")
-def tta_averages(subject: Subject) -> tuple[bool, str, str]:
+def tta_averages(subject: AuditContext) -> tuple[bool, str, str]:
     network, part = subject.network(), subject.data.test
     tta = subject.config.test.tta
     tta = "shifts" if tta.startswith("flip") and not subject.data.mirror else tta

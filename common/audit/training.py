@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from common.audit.context import AuditContext, check, cross_entropy, largest_gap, without_dropout
 from common.data import Splits
 from common.models import StagedNetwork, Trunk
-from common.subject import Subject, check, cross_entropy, largest_gap, without_dropout
 from common.training import Trainer, fit
 from common.training.schedules import build_schedule
 
 
 @check("one batch can be overfitted", "gradients that do not reach the weights, a wrong loss")
-def overfits_one_batch(subject: Subject) -> tuple[bool, str, str]:
+def overfits_one_batch(subject: AuditContext) -> tuple[bool, str, str]:
     plain = {"optimizer": "adam", "schedule": "constant", "weight_decay": 0.0}
     tried = []
     for rate in (3e-3, 3e-4, 0.1):  # of some network each; the last for features that are faint
@@ -40,7 +40,7 @@ def overfits_one_batch(subject: Subject) -> tuple[bool, str, str]:
     "one step is the configured step",
     "gradients not zeroed before the next step, a wrong loss, a parameter the optimiser never got",
 )
-def step_as_configured(subject: Subject) -> tuple[bool, str, str]:
+def step_as_configured(subject: AuditContext) -> tuple[bool, str, str]:
     trainer = subject.trainer()
     own = without_dropout(trainer.network).train()
     start = {name: value.detach().clone() for name, value in own.named_parameters()}
@@ -73,7 +73,7 @@ def step_as_configured(subject: Subject) -> tuple[bool, str, str]:
     return worst < 0.05, expected, f"{worst:.1%} of the way off" + (f" at {where}" if where else "")
 
 
-def _reference_optimizer(network: StagedNetwork, subject: Subject) -> torch.optim.Optimizer:
+def _reference_optimizer(network: StagedNetwork, subject: AuditContext) -> torch.optim.Optimizer:
     """The configured optimiser over what the config says trains, in its plainest form."""
     names = [n for n in [*network.stages, "head"] if n in subject.config.network.trainable]
     starts = ["head." if n == "head" else f"stages.{n}." for n in reversed(names)]  # a group each
@@ -127,7 +127,7 @@ def _steps(trainer: Trainer) -> int:
 
 
 @check("train and eval mode", "model.train() or model.eval() missing, or the mode not restored")
-def modes(subject: Subject) -> tuple[bool, str, str]:
+def modes(subject: AuditContext) -> tuple[bool, str, str]:
     trainer = subject.trainer()
     network, seen = trainer.network, {"train": set(), "eval": set()}
     trains = [part for name, part in network.parts() if name in subject.config.network.trainable]
@@ -146,7 +146,7 @@ def modes(subject: Subject) -> tuple[bool, str, str]:
 
 
 @check("frozen means frozen", "batch norm of a frozen stage in train mode, or a stray gradient")
-def frozen_is_frozen(subject: Subject) -> tuple[bool, str, str]:
+def frozen_is_frozen(subject: AuditContext) -> tuple[bool, str, str]:
     trainer = subject.trainer()
     before = copy.deepcopy(trainer.network.state_dict())
     trainer.epoch(1)
@@ -164,7 +164,7 @@ def frozen_is_frozen(subject: Subject) -> tuple[bool, str, str]:
 
 
 @check("the rate moves as configured", "the schedule stepped once an epoch instead of a step")
-def rate_as_configured(subject: Subject) -> tuple[bool, str, str]:
+def rate_as_configured(subject: AuditContext) -> tuple[bool, str, str]:
     trainer, rates = subject.trainer(), []
     step = trainer.step
 
@@ -186,7 +186,7 @@ def rate_as_configured(subject: Subject) -> tuple[bool, str, str]:
 
 
 @check("same seed, same result", "a generator that is not seeded, or state left from before")
-def same_seed_same_result(subject: Subject) -> tuple[bool, str, str]:
+def same_seed_same_result(subject: AuditContext) -> tuple[bool, str, str]:
     weights = []
     for _ in range(2):
         trainer = subject.trainer()
@@ -208,7 +208,7 @@ class Tripwire:
 
 
 @check("test is never read in training", "the epoch, or anything else, chosen on the test set")
-def test_untouched(subject: Subject) -> tuple[bool, str, str]:
+def test_untouched(subject: AuditContext) -> tuple[bool, str, str]:
     data: Splits = copy.copy(subject.data)
     object.__setattr__(data, "test", Tripwire())
     config = copy.deepcopy(subject.config)
@@ -220,7 +220,7 @@ def test_untouched(subject: Subject) -> tuple[bool, str, str]:
 
 
 @check("the best epoch on val is kept", "the last epoch kept, or another score than val's used")
-def best_epoch_kept(subject: Subject) -> tuple[bool, str, str]:
+def best_epoch_kept(subject: AuditContext) -> tuple[bool, str, str]:
     config = copy.deepcopy(subject.config)
     config.train.epochs, config.train.early_stopping = 3, None
     network, scores, states = subject.network(), [0.5, 0.7, 0.6], []

@@ -7,12 +7,12 @@ python -m common.audit 3 --offline         # one level; options are those of its
 import sys
 
 from common import cli, levels
-from common.checks import AuditFailed, find_bugs
+from common.audit.context import AuditContext
+from common.audit.runner import AuditFailed, find_bugs
 from common.config import load_config
 from common.data import load_splits
 from common.models import input_size
 from common.runtime import start_runtime
-from common.subject import Subject
 
 
 def main() -> None:
@@ -28,7 +28,9 @@ def main() -> None:
     for level, config in zip(found, configs, strict=True):
         data = load_splits(config.data, input_size(config.network))
         build_network = levels.load_module(level).build_network
-        subject = Subject(config, build_network, data, start_runtime(config.train, config.fast))
+        subject = AuditContext(
+            config, build_network, data, start_runtime(config.train, config.fast)
+        )
         findings = find_bugs(subject)
         print(f"\n{level.name} on {data.title}")
         for finding in findings:

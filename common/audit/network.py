@@ -5,11 +5,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from common.subject import SIZE, Subject, check, cross_entropy
+from common.audit.context import SIZE, AuditContext, check, cross_entropy
 
 
 @check("shapes fit", "a linear layer's input size that is not what the stage before it puts out")
-def shapes_fit(subject: Subject) -> tuple[bool, str, str]:
+def shapes_fit(subject: AuditContext) -> tuple[bool, str, str]:
     shapes, classes = [], len(subject.data.classes)
     for size in (SIZE, 2 * SIZE):
         with torch.no_grad():
@@ -19,7 +19,7 @@ def shapes_fit(subject: Subject) -> tuple[bool, str, str]:
 
 
 @check("loss at start", "a head that is badly initialised, inputs out of scale, or a wrong loss")
-def loss_at_start(subject: Subject) -> tuple[bool, str, str]:
+def loss_at_start(subject: AuditContext) -> tuple[bool, str, str]:
     network, classes = subject.network().eval(), len(subject.data.classes)
     with torch.no_grad():
         logits = network(subject.pictures(subject.data.train)).cpu()
@@ -30,7 +30,7 @@ def loss_at_start(subject: Subject) -> tuple[bool, str, str]:
 
 
 @check("logits, not probabilities", "a softmax or a ReLU after the last layer")
-def logits_not_probabilities(subject: Subject) -> tuple[bool, str, str]:
+def logits_not_probabilities(subject: AuditContext) -> tuple[bool, str, str]:
     network = subject.network().eval()
     with torch.no_grad():
         logits = network(subject.pictures(subject.data.train))
@@ -43,7 +43,7 @@ def logits_not_probabilities(subject: Subject) -> tuple[bool, str, str]:
 
 
 @check("no two linear layers in a row", "a nonlinearity left out: two such layers are one")
-def nonlinearity_between(subject: Subject) -> tuple[bool, str, str]:
+def nonlinearity_between(subject: AuditContext) -> tuple[bool, str, str]:
     network, from_linear, pairs = subject.network().eval(), {}, []
 
     def note(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:

@@ -3,15 +3,8 @@
 import torch
 from torch import Tensor
 
+from common.audit.context import IMAGENET_MEAN, IMAGENET_STD, SIZE, AuditContext, check, largest_gap
 from common.data import ImageSet, duplicates
-from common.subject import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    SIZE,
-    Subject,
-    check,
-    largest_gap,
-)
 
 READ = 2**28  # bytes of each split's pictures that are compared
 
@@ -20,7 +13,7 @@ READ = 2**28  # bytes of each split's pictures that are compared
     "pixels normalised",
     "pixels left at 0..255, or not scaled by the mean and deviation of the weights' own pictures",
 )
-def pixels_normalised(subject: Subject) -> tuple[bool, str, str]:
+def pixels_normalised(subject: AuditContext) -> tuple[bool, str, str]:
     trainer = subject.trainer()
     weights = trainer.network.weights
     images = torch.cat([images for images, _ in trainer.val.batches.epoch()])
@@ -35,7 +28,7 @@ def pixels_normalised(subject: Subject) -> tuple[bool, str, str]:
     "pictures and labels belong together",
     "labels shifted, sorted or shuffled apart from their pictures",
 )
-def labels_belong(subject: Subject) -> tuple[bool, str, str]:
+def labels_belong(subject: AuditContext) -> tuple[bool, str, str]:
     wrong = total = 0
     trainer = subject.trainer()
     for stream, part in ((trainer.train, subject.data.train), (trainer.val, subject.data.val)):
@@ -53,7 +46,7 @@ def labels_belong(subject: Subject) -> tuple[bool, str, str]:
 
 
 @check("splits disjoint", "val or test pictures that are in train too: a copy, or a wrong split")
-def splits_disjoint(subject: Subject) -> tuple[bool, str, str]:
+def splits_disjoint(subject: AuditContext) -> tuple[bool, str, str]:
     data = subject.whole
     rows = [set(part.rows.tolist()) for part in (data.train, data.val, data.test)]
     shared = len(rows[0] & rows[1]) + len(rows[0] & rows[2]) + len(rows[1] & rows[2])
@@ -71,7 +64,7 @@ def _some(part: ImageSet) -> ImageSet:
 
 
 @check("each split where it belongs", "evaluation on the training set, or training on val or test")
-def splits_used(subject: Subject) -> tuple[bool, str, str]:
+def splits_used(subject: AuditContext) -> tuple[bool, str, str]:
     trainer, wrong = subject.trainer(), []
     for name, stream in (("train", trainer.train), ("val", trainer.val)):
         stream.batches.transform = None
@@ -89,7 +82,7 @@ def _sorted(images: Tensor) -> Tensor:
 
 
 @check("train is shuffled", "a loader without shuffle, or one order drawn once for all epochs")
-def train_shuffled(subject: Subject) -> tuple[bool, str, str]:
+def train_shuffled(subject: AuditContext) -> tuple[bool, str, str]:
     stream = subject.trainer().train.batches
     stream.transform = None
     images = [torch.cat([i for i, _ in stream.epoch(epoch)]) for epoch in (0, 1)]
@@ -107,7 +100,7 @@ def train_shuffled(subject: Subject) -> tuple[bool, str, str]:
     "augmentation on train only",
     "one draw for a whole batch, augmentation never called, or val given train's transform",
 )
-def augmentation_on_train(subject: Subject) -> tuple[bool, str, str]:
+def augmentation_on_train(subject: AuditContext) -> tuple[bool, str, str]:
     trainer, train, val = subject.trainer(), subject.data.train, subject.data.val
     moves = subject.config.augment and (subject.data.mirror or len(subject.config.augment) > 1)
     positions = torch.zeros(32, dtype=torch.int64)  # one picture, 32 times
