@@ -18,11 +18,12 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common import bench_page, charts, cli, levels, peak, plots
+from common import bench_page, cli, levels, peak
 from common.bench_worker import PIPELINES, load_data
 from common.config import LevelConfig, load_config
 from common.evaluation.statistics import wilson_interval
 from common.models import input_size
+from common.reports.figures import charts, plots
 from common.runtime import provenance, start_runtime
 from common.utils import paths
 from common.utils.files import check_writable

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from common.markdown import duration, listing, percent, templates
+from common.reports.markdown import duration, listing, percent, templates
 
 PAGE = """\
 # How fast, on {{ r.data }}

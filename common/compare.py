@@ -18,14 +18,16 @@ import torch
 from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import charts, cli, comparison, levels, plots, running
+from common import cli, levels, running
 from common.config import LevelConfig, load_config, named_step
 from common.config.schema import comparable
 from common.data import load_splits
 from common.evaluation.statistics import compare
 from common.models import input_size
-from common.records import check_reports
-from common.report import find_reports, read_predictions
+from common.reports import comparison
+from common.reports.figures import charts, plots
+from common.reports.records import check_reports
+from common.reports.store import find_reports, read_predictions
 from common.runtime import command
 from common.utils.errors import NoNetwork, UserError
 from common.utils.paths import expanded, reports_folder

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common import cli, levels, resuming, running, site
 from common.config import load_config
-from common.ladder import write_ladder
+from common.reports.ladder import write_ladder
 from common.runtime import distributed
 from common.utils.errors import UserError
 from common.utils.paths import reports_folder

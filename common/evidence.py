@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.levels import find_levels
-from common.readers import read_arrays, read_history, read_metrics
+from common.reports.readers import read_arrays, read_history, read_metrics
 from common.training.checkpoint import read_checkpoint
 from common.utils.errors import UserError
 from common.utils.paths import slug

@@ -12,7 +12,7 @@ from common.evaluation import Predictions, statistics, tta_of
 from common.evidence import Evidence
 from common.models import input_size
 from common.models.weights import NAMED, describe_weights
-from common.readers import read_settings
+from common.reports.readers import read_settings
 from common.runtime import Runtime, start_runtime
 from common.starts import check_frozen, check_weights
 from common.utils.errors import UserError

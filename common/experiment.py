@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import ladder, report
 from common.audit.context import AuditContext
 from common.audit.runner import audit
 from common.config import LevelConfig, yaml_files
@@ -17,7 +16,8 @@ from common.data import ImageSet, Splits, build_augmentation, load_splits
 from common.data.splits import in_turn
 from common.evaluation import Results, statistics
 from common.models import StagedNetwork, input_size
-from common.records import check_reports
+from common.reports import ladder, store
+from common.reports.records import check_reports
 from common.runtime import command, counter_seed, distributed, provenance, start_runtime
 from common.training import checkpoint, guards
 from common.training.logging import Logbook, TensorBoardLog
@@ -138,12 +138,12 @@ class Experiment:
             return metrics
         test = results.test
         labels, predictions = test.labels.numpy(), test.classes.numpy()
-        metrics["below"] = report.gain_over_below(
+        metrics["below"] = store.gain_over_below(
             *(self.reports, self.level, self.config.stem, self.config.seed),
             *(metrics, labels, predictions),
         )
         folder = self.reports / self.name
-        report.write_report(
+        store.write_report(
             *(folder, metrics, history, labels, test.logits.numpy()),
             *(results.test_single.classes.numpy(), self.data.classes),
             _first_pictures(self.data.train),

@@ -14,10 +14,11 @@ import sys
 
 import numpy as np
 
-from common import charts, cli, levels, plots
+from common import cli, levels
 from common.config import LevelConfig, load_config
 from common.experiment import Experiment
 from common.models import Trunk
+from common.reports.figures import charts, plots
 from common.training import Trainer
 from common.utils.errors import UserError
 

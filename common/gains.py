@@ -2,7 +2,7 @@
 
 from common.evaluation import statistics
 from common.examination import Grade
-from common.plots import points
+from common.reports.figures.plots import points
 from common.verdicts import LENIENCE, Finding, equal
 
 

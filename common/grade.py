@@ -38,7 +38,7 @@ from common.examination import (
 from common.gains import compare_with_below
 from common.grade_formats import FORMATS, printable
 from common.models import input_size
-from common.readers import read_settings
+from common.reports.readers import read_settings
 from common.runtime import start_runtime
 from common.training.checkpoint import read_checkpoint
 from common.utils import files, paths

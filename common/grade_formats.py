@@ -6,8 +6,8 @@ from collections.abc import Callable
 from xml.etree import ElementTree
 
 from common.examination import Grade
-from common.markdown import aligned, percent
-from common.plots import points
+from common.reports.figures.plots import points
+from common.reports.markdown import aligned, percent
 from common.verdicts import Finding
 
 UNPROVEN = """\

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from common import cli, galleries, levels, plots
+from common import cli, levels
 from common.data import Batches, ImageSet
 from common.data.decode import FORMATS, UnreadablePicture, read_picture
 from common.evaluation import views
 from common.evaluation.gradcam import activation_maps
+from common.reports.figures import galleries, plots
+from common.reports.restore import load_trained
 from common.runtime import Runtime
-from common.trained import load_trained
 from common.utils import paths
 from common.utils.errors import UserError
 from common.utils.paths import expanded

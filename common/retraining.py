@@ -8,7 +8,7 @@ from common import replay
 from common.config import LevelConfig, yaml_files
 from common.evaluation import statistics, tta_of
 from common.examination import Grade, Options
-from common.plots import points
+from common.reports.figures.plots import points
 from common.utils import paths
 from common.utils.errors import UserError
 from common.verdicts import Finding

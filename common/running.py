@@ -6,10 +6,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from common import cli, site
+from common import cli
 from common.config import LevelConfig, load_config
 from common.data import cifar, splits
 from common.models.weights import weights_file
+from common.reports import page
 from common.runtime import distributed
 from common.training import guards
 from common.training.progress import check_unfinished
@@ -75,6 +76,6 @@ def run_level(main: Callable[[LevelConfig], dict], script: str) -> None:
 
 def write_page(config: LevelConfig, metrics: list[dict]) -> Path:
     """The page over all reports beside these runs'; its path, which is said."""
-    page = site.build(reports_folder(config.reports, metrics[0]["data"]["title"]))
+    page = page.build(reports_folder(config.reports, metrics[0]["data"]["title"]))
     log.info("page: %s", page)
     return page

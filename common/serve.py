@@ -18,10 +18,10 @@ from markupsafe import Markup
 from PIL import Image
 
 from common.data.decode import UnreadablePicture
-from common.embedded import uri
-from common.galleries import overlay
 from common.predict import Answers
-from common.templates import HERE, html
+from common.reports.embedded import uri
+from common.reports.figures.galleries import overlay
+from common.reports.html import HERE, html
 from common.utils.errors import UserError
 
 log = logging.getLogger("rungs")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from common import report
 from common.evaluation.statistics import wilson_interval
+from common.reports import store
 
 NASTY = ["a|b", "tick`s", "<b>bold</b>", "two\nlines", "*star*", "$x$", "_under_", "back\\slash"]
 
@@ -107,9 +107,9 @@ def leave(reports, name=None, change=None, **about):
     metrics, history, labels, logits, *rest = made_up(**about)
     metrics = change(metrics) if change else metrics
     run = metrics["level"], metrics["config"], metrics["seed"]
-    metrics["below"] = report.gain_over_below(reports, *run, metrics, labels, logits.argmax(1))
+    metrics["below"] = store.gain_over_below(reports, *run, metrics, labels, logits.argmax(1))
     folder = reports / (name or "-".join(map(str, run)))
-    report.write_report(folder, metrics, history, labels, logits, *rest)
+    store.write_report(folder, metrics, history, labels, logits, *rest)
     return metrics
 
 

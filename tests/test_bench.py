@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from common import bench, bench_page, bench_worker, charts, levels, peak
+from common import bench, bench_page, bench_worker, levels, peak
 from common.config import LevelConfig, NetworkConfig, load_config
 from common.plain import Ways, fit_and_test
+from common.reports.figures import charts
 from common.runtime import counter_seed
 from common.utils.errors import UserError
 from common.utils.processes import run_measured, tree_memory

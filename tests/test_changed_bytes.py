@@ -16,7 +16,6 @@ import pytest
 import torch
 from torch import nn
 
-from common import readers, report
 from common.config import LevelConfig, NetworkConfig
 from common.data import image_folder
 from common.data.cifar import read_archive
@@ -24,6 +23,7 @@ from common.data.image_folder import read_folder
 from common.models import Weights
 from common.models import weights as starting_weights
 from common.models.weights import BUNDLED, describe_weights, load_weights
+from common.reports import readers, store
 from common.starts import check_weights
 from common.training import checkpoint
 from common.utils.errors import UserError
@@ -244,15 +244,15 @@ def test_predictions(tmp_path, packed):
     if not packed:
         np.savez(file, **readers.read_arrays(folder))
     graded = tensors(readers.read_arrays(folder))
-    run, logits = repr(report.read_run(folder)), report.read_logits(folder)
-    below = tensors(report.read_predictions(folder))
+    run, logits = repr(store.read_run(folder)), store.read_logits(folder)
+    below = tensors(store.read_predictions(folder))
     found = []
     for _ in changes(file):
         found.append(outcome(lambda: tensors(readers.read_arrays(folder)), graded))
-        again = [read(folder) for read in (report.read_run, report.read_logits)]
+        again = [read(folder) for read in (store.read_run, store.read_logits)]
         assert again[0] is None or repr(again[0]) == run
         assert again[1] is None or again[1].tobytes() == logits.tobytes()
-        again = report.read_predictions(folder)
+        again = store.read_predictions(folder)
         assert again is None or tensors(again) == below
     assert found.count("refused") > CHANGES / 2
     assert outcome(lambda: tensors(readers.read_arrays(folder)), graded) == "exact"

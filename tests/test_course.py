@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from common import ladder, levels, plots
+from common import levels
 from common.config import load_config
 from common.evaluation import evaluate
 from common.experiment import Experiment
 from common.models import Trunk
+from common.reports import ladder
+from common.reports.figures import plots
 from common.training import fit
 from projects import NAMES, copy_project, inside, python
 from reports import Reports

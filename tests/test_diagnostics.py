@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 
-from common import diagnostics, galleries, plots
 from common.evaluation.statistics import compare
+from common.reports.figures import diagnostics, galleries, plots
 from reports import draw, pictures
 
 

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from common import course, galleries, plots, report
+from common import course
 from common.evaluation.statistics import compare, paired_interval, wilson_interval
-from common.ladder import write_ladder
+from common.reports import store
+from common.reports.figures import galleries, plots
+from common.reports.ladder import write_ladder
 from common.utils import paths
 from common.utils.errors import UserError
 from reports import leave, made_up, tables, titled_tables
@@ -41,7 +43,7 @@ def linked(cell):
 
 def test_the_ladder_has_a_row_a_level_in_order(tmp_path):
     runs = [("level2_second", 85), ("level10_last", 84), ("level1_first", 70)]
-    for level, right in sorted(runs, key=lambda run: report.level_number(run[0])):
+    for level, right in sorted(runs, key=lambda run: store.level_number(run[0])):
         leave(tmp_path, level=level, right=right)
     leave(tmp_path, level="level1_first", right=72, seed=1)
     leave(tmp_path, level="level2_second", right=88, config="config_long")
@@ -50,7 +52,7 @@ def test_the_ladder_has_a_row_a_level_in_order(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "metrics.json").write_text(text)
 
-    order = [(m["level"], m["config"], m["seed"]) for _, m in report.find_reports(tmp_path)]
+    order = [(m["level"], m["config"], m["seed"]) for _, m in store.find_reports(tmp_path)]
     assert order == [
         *(("level1_first", "config", seed) for seed in range(2)),
         ("level2_second", "config", 0),

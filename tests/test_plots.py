@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from common import galleries, plots
+from common.reports.figures import galleries, plots
 from reports import draw, made_up, pictures
 
 

@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from browser import Watched, browser, screenshot
-from common import predict, site
+from common import predict
+from common.reports import page
+from common.reports.restore import pictures_of
 from common.serve import LARGEST, make_server
-from common.trained import pictures_of
 from common.utils import paths
 from common.utils.errors import UserError
 from projects import NAMES, inside, python
@@ -195,7 +196,7 @@ def test_predict_prints_each_levels_top_three_and_saves_a_sheet(coursed, digit, 
 
 def test_predict_answers_as_the_evaluation_did(coursed, tmp_path):
     """Of the test pictures, written as files, the answers are those of predictions.npz."""
-    levels = [level for _, level in site.read_levels(coursed.reports)]
+    levels = [level for _, level in page.read_levels(coursed.reports)]
     test, _ = pictures_of(levels[0].run.metrics)
     with inside(coursed):
         answers = predict.Answers(coursed / "runs/digits")

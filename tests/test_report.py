@@ -8,11 +8,12 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from common import plots, report
 from common.evaluation import Predictions, Results
 from common.evaluation.statistics import describe, fit_temperature, paired_interval, wilson_interval
 from common.experiment import _detail
-from common.markdown import code, duration, escape, probability, table
+from common.reports import store
+from common.reports.figures import plots
+from common.reports.markdown import code, duration, escape, probability, table
 from reports import NASTY, leave, made_up, pictures, tables
 
 
@@ -114,7 +115,7 @@ def test_detail_takes_its_temperature_from_val():
 def test_top5_stands_where_there_are_more_than_ten_classes(tmp_path):
     metrics, *rest = made_up()
     metrics["detail"]["top5"] = 0.987
-    report.write_report(tmp_path, metrics, *rest)
+    store.write_report(tmp_path, metrics, *rest)
     detail = tables((tmp_path / "report.md").read_text())[1]
     assert ["top-5 accuracy", "98.7 %", ""] in detail
 
@@ -122,7 +123,7 @@ def test_top5_stands_where_there_are_more_than_ten_classes(tmp_path):
 def test_predictions_come_back_as_they_were(tmp_path):
     metrics, history, labels, logits, single, _, examples = made_up(tta="flip", single=77)
     classes = [*NASTY, "ü", ""]
-    report.write_report(tmp_path, metrics, history, labels, logits, single, classes, examples)
+    store.write_report(tmp_path, metrics, history, labels, logits, single, classes, examples)
     with np.load(tmp_path / "predictions.npz", allow_pickle=False) as saved:
         assert (saved["labels"] == labels).all() and saved["labels"].dtype == np.int64
         assert (saved["predictions"] == logits.argmax(1)).all()
@@ -135,12 +136,12 @@ def test_predictions_come_back_as_they_were(tmp_path):
 
 def test_a_report_that_cannot_be_made_leaves_the_old_one(tmp_path):
     metrics, history, *rest = made_up()
-    report.write_report(tmp_path, metrics, history, *rest)
+    store.write_report(tmp_path, metrics, history, *rest)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     with pytest.raises(KeyError):
-        report.write_report(tmp_path, metrics, [{"epoch": 1}], *rest)
+        store.write_report(tmp_path, metrics, [{"epoch": 1}], *rest)
     with pytest.raises(IndexError):  # a picture's label without a class: the last thing drawn
-        report.write_report(tmp_path, metrics, history, *rest[:-1], (pictures()[0], [10] * 11))
+        store.write_report(tmp_path, metrics, history, *rest[:-1], (pictures()[0], [10] * 11))
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
@@ -153,7 +154,7 @@ def test_gain_is_measured_on_the_same_pictures_only(tmp_path):
     predictions = logits.argmax(1)
 
     def gain(config="config", seed=0, metrics=metrics, labels=labels, level="level3_third"):
-        return report.gain_over_below(tmp_path, level, config, seed, metrics, labels, predictions)
+        return store.gain_over_below(tmp_path, level, config, seed, metrics, labels, predictions)
 
     assert gain() == {
         "level": "level2_second",
@@ -189,7 +190,7 @@ def test_text_stays_text_in_markdown(tmp_path):
     assert code("a ``` b").startswith("````\n")
     metrics, history, labels, logits, single, _, examples = made_up(right=0)
     classes = [*NASTY, "i", "j"]
-    report.write_report(tmp_path, metrics, history, labels, logits, single, classes, examples)
+    store.write_report(tmp_path, metrics, history, labels, logits, single, classes, examples)
     text = (tmp_path / "report.md").read_text()
     assert text.startswith("# level1_first on Made \\| up\n")
     recall = tables(text)[3]

@@ -8,9 +8,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from common import exhibits, site
-from common.markdown import duration, percent
-from common.plots import points
+from common import site
+from common.reports import exhibits, page
+from common.reports.figures.plots import points
+from common.reports.markdown import duration, percent
 from common.utils.errors import UserError
 from common.utils.files import read_npz
 from projects import NAMES, inside
@@ -93,7 +94,7 @@ def test_the_page_names_nothing_outside_itself(coursed):
 
 
 def test_a_gallery_shows_what_the_predictions_say(coursed):
-    levels = [level for _, level in site.read_levels(coursed.reports)]
+    levels = [level for _, level in page.read_levels(coursed.reports)]
     gallery = exhibits.load(coursed.reports / "gallery.npz", levels)
     assert len(gallery.positions) <= exhibits.PICTURES and list(gallery.maps) == NAMES
     labels = levels[0].run.labels
@@ -124,12 +125,12 @@ def test_made_anew_it_keeps_its_galleries_and_without_pictures_says_so(coursed, 
     before = (reports / "index.html").read_text(encoding="utf-8")
     with inside(coursed) as patch:
         patch.setattr(site, "pictures_of", lambda m: (None, "the pictures are not here."))
-        site.build(reports, redraw=True)
+        page.build(reports, redraw=True)
         assert (reports / "index.html").read_text(encoding="utf-8") == before
         (reports / "gallery.npz").unlink()
         for file in reports.glob("*/*.png"):
             file.unlink()
-        site.build(reports, redraw=True)
+        page.build(reports, redraw=True)
     text = (reports / "index.html").read_text(encoding="utf-8")
     assert "Galleries are left out: the pictures are not here." in text
     assert text.count("Pictures of test images are left out") == len(NAMES)
@@ -137,7 +138,7 @@ def test_made_anew_it_keeps_its_galleries_and_without_pictures_says_so(coursed, 
 
 
 def test_a_stale_gallery_is_not_shown(tmp_path, coursed):
-    levels = [level for _, level in site.read_levels(coursed.reports)]
+    levels = [level for _, level in page.read_levels(coursed.reports)]
     other = levels[0]._replace(logits=levels[0].logits + 1)
     assert exhibits.load(coursed.reports / "gallery.npz", [other, *levels[1:]]) is None
     assert exhibits.load(tmp_path / "none.npz", levels) is None
@@ -151,7 +152,7 @@ def test_names_stay_text(tmp_path):
 
     with inside(tmp_path):
         leave(tmp_path, change=change)
-        text = site.build(tmp_path).read_text(encoding="utf-8")
+        text = page.build(tmp_path).read_text(encoding="utf-8")
     assert "<script>alert" not in text and "<img src=x" not in text
     assert "&lt;/script&gt;" in text
 
@@ -170,7 +171,7 @@ def test_the_page_opens_where_there_is_a_desktop(monkeypatch, display, terminal,
 
 def test_no_reports_no_page(tmp_path):
     with pytest.raises(UserError, match="no reports here; run a level first"):
-        site.build(tmp_path)
+        page.build(tmp_path)
 
 
 def test_a_slim_folder_gives_the_same_page(tmp_path, coursed):
@@ -184,11 +185,11 @@ def test_a_slim_folder_gives_the_same_page(tmp_path, coursed):
     np.savez_compressed(whole / "predictions.npz", **arrays)
     kept = {file.name for file in whole.iterdir()}
     with inside(coursed):
-        site.build(reports)
+        page.build(reports)
         before = (reports / "index.html").read_text(encoding="utf-8")
         size = sum(file.stat().st_size for file in reports.rglob("*"))
-        site.slim(reports)
-        site.build(reports)
+        page.slim(reports)
+        page.build(reports)
     assert (reports / "index.html").read_text(encoding="utf-8") == before
     assert sum(file.stat().st_size for file in reports.rglob("*")) < size - 50_000
     files = {file.name for file in (reports / f"{NAMES[1]}-seed1").iterdir()}

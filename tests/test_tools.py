@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from common import compare, comparison, find_lr
+from common import compare, find_lr
 from common.config import LevelConfig
+from common.reports import comparison
 from common.utils.errors import UserError
 from networks import built, quick, small_network, small_splits
 from projects import NAMES, copy_project, inside, python

@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from common import readers, replay
+from common import replay
 from common.config import DataConfig
 from common.data import load_splits
+from common.reports import readers
 from common.utils.errors import UserError
 from handed_in import MINE, TOTAL, best, change_metrics, write
 from projects import NAMES

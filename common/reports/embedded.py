@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from common.exhibits import Gallery, Level
+from common.reports.exhibits import Gallery, Level
 
 COLUMNS = 12  # of the sheet of thumbnails
 MAP_SIDE = 16  # places, at most, of a map on the page

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from common.album import ALBUM
-from common.lesson import lesson
-from common.markdown import templates
-from common.tables import Run
+from common.reports.figures.album import ALBUM
+from common.reports.lesson import lesson
+from common.reports.markdown import templates
+from common.reports.tables import Run
 
 SECTIONS = {picture.section for picture in ALBUM.values()}
 

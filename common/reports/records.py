@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from common.pages import report_page
-from common.readers import NEEDED, line, read_history, read_json, read_metrics
-from common.report import learning_rates, read_run
-from common.table_of_runs import row_of
-from common.tables import benchmark
+from common.reports.pages import report_page
+from common.reports.readers import NEEDED, line, read_history, read_json, read_metrics
+from common.reports.store import learning_rates, read_run
+from common.reports.table_of_runs import row_of
+from common.reports.tables import benchmark
 from common.utils.errors import UserError
 from common.utils.files import read_npz
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
-from common.plots import BLUE, GREEN, GREY, STYLE, VERMILLION
+from common.reports.figures.plots import BLUE, GREEN, GREY, STYLE, VERMILLION
 
 
 @matplotlib.rc_context(STYLE)

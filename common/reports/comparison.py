@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from common.config import named_step
-from common.ingredients import gain_cells
-from common.markdown import duration, percent, templates
+from common.reports.ingredients import gain_cells
+from common.reports.markdown import duration, percent, templates
 
 MEASURED = [
     "epochs",

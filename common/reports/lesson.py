@@ -8,12 +8,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import tables
 from common.config import named_step, yaml_files
 from common.evaluation.statistics import wilson_interval
-from common.markdown import percent, probability
-from common.plots import points
-from common.tables import Run, Table, gain_text
+from common.reports import tables
+from common.reports.figures.plots import points
+from common.reports.markdown import percent, probability
+from common.reports.tables import Run, Table, gain_text
 from common.utils import paths
 
 LISTED_CLASSES = 20  # a report lists every class up to here, else the ten that fare worst

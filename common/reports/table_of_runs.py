@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from common.markdown import duration, percent
-from common.plots import points
-from common.report import find_reports
+from common.reports.figures.plots import points
+from common.reports.markdown import duration, percent
+from common.reports.store import find_reports
 
 Cell = tuple[str, float | str | None]  # text, and what it is sorted by
 HEADER = ["run", "seed", "test accuracy", "95 % interval", "train accuracy", "gap, points"]

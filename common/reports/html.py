@@ -4,7 +4,7 @@ from pathlib import Path
 
 import jinja2
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "templates"
 
 html = jinja2.Environment(
     loader=jinja2.FileSystemLoader(HERE),

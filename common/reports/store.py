@@ -15,12 +15,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.special import softmax
 
-from common import diagnostics, galleries, plots
-from common.album import ALBUM
 from common.evaluation.statistics import compare
-from common.pages import report_page
-from common.readers import read_json
-from common.tables import Run
+from common.reports.figures import diagnostics, galleries, plots
+from common.reports.figures.album import ALBUM
+from common.reports.pages import report_page
+from common.reports.readers import read_json
+from common.reports.tables import Run
 from common.training.schedules import build_schedule
 from common.utils.errors import UserError
 from common.utils.files import read_npz

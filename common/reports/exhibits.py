@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 from scipy.special import softmax
 from sklearn.decomposition import PCA
 
-from common import diagnostics, galleries
 from common.data import Batches, ImageSet
 from common.data.splits import in_turn
 from common.evaluation import gradcam
 from common.models import StagedNetwork
+from common.reports.figures import diagnostics, galleries
+from common.reports.tables import Run
 from common.runtime import Runtime
-from common.tables import Run
 from common.utils.errors import UserError
 from common.utils.files import read_npz
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from common.plots import STYLE
+from common.reports.figures.plots import STYLE
 
 
 @matplotlib.rc_context(STYLE)

@@ -11,7 +11,7 @@ from common.config.schema import comparable
 from common.data import ImageSet, load_splits
 from common.data.cifar import KINDS, archive_place
 from common.models import StagedNetwork, input_size
-from common.readers import read_settings
+from common.reports.readers import read_settings
 from common.training import checkpoint
 from common.training.checkpoint import read_checkpoint
 from common.utils import paths

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from common.evaluation.statistics import BINS, compare
-from common.plots import BLUE, GREEN, GREY, ORANGE, SKY, STYLE, VERMILLION
+from common.reports.figures.plots import BLUE, GREEN, GREY, ORANGE, SKY, STYLE, VERMILLION
 
 FEW = 10  # pictures: a share of fewer says little
 SHOWN_CLASSES = 20  # up to here every class has a bar, else the ten at either end

@@ -8,9 +8,9 @@ import itertools
 from pathlib import Path
 from typing import NamedTuple
 
-from common import plots
 from common.evaluation.statistics import SIGNIFICANCE, wilson_interval
-from common.ingredients import (
+from common.reports.figures import plots
+from common.reports.ingredients import (
     WITHOUT,
     Run,
     gain_cells,
@@ -20,9 +20,9 @@ from common.ingredients import (
     link,
     seed_rows,
 )
-from common.markdown import aligned, duration, listing, percent, templates
-from common.report import find_reports
-from common.tables import benchmark, facts
+from common.reports.markdown import aligned, duration, listing, percent, templates
+from common.reports.store import find_reports
+from common.reports.tables import benchmark, facts
 from common.utils.errors import UserError
 from common.utils.files import write_whole
 

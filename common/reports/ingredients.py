@@ -12,9 +12,9 @@ import numpy as np
 from markupsafe import Markup
 
 from common.evaluation.statistics import compare, summarise
-from common.markdown import duration, escape, percent, probability
-from common.report import gain_over_below, identity, read_predictions
-from common.tables import facts, gain_text
+from common.reports.markdown import duration, escape, percent, probability
+from common.reports.store import gain_over_below, identity, read_predictions
+from common.reports.tables import facts, gain_text
 
 WITHOUT = "without_"
 
