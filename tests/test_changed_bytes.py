@@ -20,11 +20,11 @@ from common.config import LevelConfig, NetworkConfig
 from common.data import image_folder
 from common.data.cifar import read_archive
 from common.data.image_folder import read_folder
+from common.grade.checks import check_weights
 from common.models import Weights
 from common.models import weights as starting_weights
 from common.models.weights import BUNDLED, describe_weights, load_weights
 from common.reports import readers, store
-from common.starts import check_weights
 from common.training import checkpoint
 from common.utils.errors import UserError
 from makers import make_cifar_archive, make_picture_folder, patched_checksums

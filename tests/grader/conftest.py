@@ -9,7 +9,8 @@ import sys
 import pytest
 import torch
 
-from common import cli, grade, replay
+from common import cli
+from common.grade import __main__, sandbox
 from handed_in import MINE, TOTAL
 from makers import make_picture_folder
 from projects import NAMES, copy_project, python
@@ -49,7 +50,7 @@ def known():
 @pytest.fixture
 def remembered(known, monkeypatch):
     """Each network runs once, whatever is done to reports."""
-    run = replay.test_logits
+    run = sandbox.test_logits
 
     def test_logits(level, config, checkpoint, test, tta, timeout):
         code = (level / "run.py").read_text(encoding="utf-8")
@@ -60,7 +61,7 @@ def remembered(known, monkeypatch):
             known[key] = run(level, config, checkpoint, test, tta, timeout)
         return known[key]
 
-    monkeypatch.setattr(replay, "test_logits", test_logits)
+    monkeypatch.setattr(sandbox, "test_logits", test_logits)
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def run(monkeypatch, capsys, remembered):
         monkeypatch.setattr(log, "handlers", [])
         threads, code = torch.get_num_threads(), 0
         try:
-            cli.command(grade.main)
+            cli.command(__main__.main)
         except SystemExit as stopped:
             code = stopped.code
         torch.set_num_threads(threads)

@@ -11,7 +11,7 @@ import torchvision
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
-from common import grade
+from common.grade import __main__
 from handed_in import MINE, TOTAL, best, change_metrics, write
 from projects import NAMES, PROJECT
 
@@ -106,7 +106,7 @@ def test_formats_parse(copy, run, tmp_path):
     assert all(test.keys() == keys for test in results["tests"])
     assert all((t["status"] == "passed") == (t["score"] == 1) for t in results["tests"])
     failed = [t["name"] for t in results["tests"] if t["status"] == "failed"]
-    assert len(results["tests"]) == 5 * len(grade.CHECKS)
+    assert len(results["tests"]) == 5 * len(__main__.CHECKS)
     assert all(name.startswith(MINE) for name in failed) and f"{MINE}: checkpoint" in failed
 
     code, out, _ = run(copy, "--format", "junit")

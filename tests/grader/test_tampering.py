@@ -7,15 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from common import replay
 from common.config import DataConfig
 from common.data import load_splits
+from common.grade import sandbox
 from common.reports import readers
 from common.utils.errors import UserError
 from handed_in import MINE, TOTAL, best, change_metrics, write
 from projects import NAMES
 
-NETWORKS = replay.test_logits  # as it is, whatever a test makes of it
+NETWORKS = sandbox.test_logits  # as it is, whatever a test makes of it
 
 
 # ---- the six kinds of tampering ----
@@ -165,14 +165,14 @@ def test_hostile_network_is_named(copy):
 
 
 def test_a_crash_is_one_levels_failure(copy, monkeypatch, failures):
-    real = replay.test_logits
+    real = sandbox.test_logits
 
     def test_logits(level, *arguments):
         if level.name == NAMES[0]:
             raise UserError("it ended with status 1: no")
         return real(level, *arguments)
 
-    monkeypatch.setattr(replay, "test_logits", test_logits)
+    monkeypatch.setattr(sandbox, "test_logits", test_logits)
     found = failures(copy)
     assert found[NAMES[0]] == {"network": "it ended with status 1: no"}
     assert NAMES[2] not in found

@@ -4,14 +4,14 @@ import types
 
 import torch
 
-from common import evidence
 from common.data import ImageSet
 from common.data.duplicates import exact_copies, near_copies
 from common.evaluation import Predictions
-from common.examination import Grade
-from common.gains import compare_with_below
+from common.grade import submission
+from common.grade.checks import check_predictions, same_machine
+from common.grade.examine import Grade
+from common.grade.gains import compare_with_below
 from common.runtime import provenance
-from common.verdicts import check_predictions, same_machine
 from networks import CPU
 from projects import NAMES
 
@@ -67,7 +67,7 @@ def test_a_loss_fails_and_not_shown_is_no_gain(tmp_path):
         logits = torch.zeros(200, 2)
         logits[:, 0], logits[:count, 1] = 1, 2
         data = types.SimpleNamespace(fingerprint="f", split="s")
-        own = evidence.Evidence(tmp_path, level, tmp_path, metrics={"below": None})
+        own = submission.Submission(tmp_path, level, tmp_path, metrics={"below": None})
         found.append(Grade(own, data=data, predictions=Predictions(logits, labels)))
     compare_with_below(found)
     gains = [{f.check: f for f in grade.findings}["gain"] for grade in found]

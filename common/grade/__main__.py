@@ -16,27 +16,16 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from common import cli, levels, replay, retraining
+from common import cli, levels
 from common.config import Benchmark, load_config
 from common.config.schema import comparable
 from common.data import load_splits
 from common.evaluation import tta_of
-from common.evidence import (
-    Evidence,
-    gather,
-    level_names,
-    others,
-    report_folders,
-)
-from common.examination import (
-    CHECKS,
-    Desk,
-    Grade,
-    Options,
-    examine,
-)
-from common.gains import compare_with_below
-from common.grade_formats import FORMATS, printable
+from common.grade import retrain, sandbox
+from common.grade.examine import CHECKS, DataCache, Grade, Options, examine
+from common.grade.formats import FORMATS, printable
+from common.grade.gains import compare_with_below
+from common.grade.submission import Submission, gather, level_names, others, report_folders
 from common.models import input_size
 from common.reports.readers import read_settings
 from common.runtime import start_runtime
@@ -142,20 +131,20 @@ def grade_project(
             notes.append(f"Not graded: {', '.join(left)}.")
         if rest := [str(f) for f in found if f.resolve() != folder.resolve()]:
             notes.append(f"Other reports (--reports chooses): {', '.join(rest)}.")
-    desk, grades = Desk(), []
+    desk, grades = DataCache(), []
     for evidence in graded:
         log.warning("grading %s", evidence.level)
         rows, whose = _benchmarks(evidence), _owner(evidence, graded)
         grades.append(examine(evidence, rows, options, desk, whose))
     compare_with_below(grades)
     if options.retrain:
-        retraining.train_again(grades, options)
+        retrain.train_again(grades, options)
     for grade in grades:
-        grade.fill([*CHECKS, *([retraining.CHECK] if options.retrain else [])])
+        grade.fill([*CHECKS, *([retrain.CHECK] if options.retrain else [])])
     return grades, notes
 
 
-def _owner(evidence: Evidence, graded: list[Evidence]) -> str:
+def _owner(evidence: Submission, graded: list[Submission]) -> str:
     """The other level that the checkpoint's settings belong to, or ""."""
     if evidence.checkpoint is None:
         return ""
@@ -167,7 +156,7 @@ def _owner(evidence: Evidence, graded: list[Evidence]) -> str:
     return next(found, "")
 
 
-def _benchmarks(evidence: Evidence) -> list[Benchmark]:
+def _benchmarks(evidence: Submission) -> list[Benchmark]:
     """Of this checkout's own config, or of the submission's for a level of its own."""
     own = paths.PROJECT / evidence.level / "config.yaml"
     file = own if own.is_file() else evidence.project / evidence.level / "config.yaml"
@@ -195,7 +184,7 @@ def _score_level(level: Path, options: Options, form: str) -> str:
     machine = start_runtime(config.train, config.fast)
     log.warning("%s of %d test pictures on %s", path, len(data.test), machine.device)
     tta = tta_of(config, data)
-    test, _ = replay.test_logits(level, config, path, data.test, tta, options.timeout)
+    test, _ = sandbox.test_logits(level, config, path, data.test, tta, options.timeout)
     score = test.score()
     if form == "json":
         facts = {"level": level.name, "data": data.title, "tta": tta, "checkpoint": str(path)}

@@ -1,9 +1,9 @@
 """A submission's gains: each level against the next lower one, on the same test pictures."""
 
 from common.evaluation import statistics
-from common.examination import Grade
+from common.grade.checks import LENIENCE, Finding, equal
+from common.grade.examine import Grade
 from common.reports.figures.plots import points
-from common.verdicts import LENIENCE, Finding, equal
 
 
 def compare_with_below(grades: list[Grade]) -> None:

@@ -4,14 +4,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from common import replay
 from common.config import LevelConfig, yaml_files
 from common.evaluation import statistics, tta_of
-from common.examination import Grade, Options
+from common.grade import sandbox
+from common.grade.checks import Finding
+from common.grade.examine import Grade, Options
 from common.reports.figures.plots import points
 from common.utils import paths
 from common.utils.errors import UserError
-from common.verdicts import Finding
 
 CHECK = "trained again"
 LEFT_OUT = ("common", "runs", "data", "reports", "__pycache__")  # of a copy to run again in
@@ -37,7 +37,7 @@ def _train_again(grade: Grade, place: Path, options: Options) -> Finding:
     tta = tta_of(config, grade.data)
     try:
         checkpoint = run_again(project, place, level, config, allowed)
-        test, _ = replay.test_logits(
+        test, _ = sandbox.test_logits(
             project / level, config, checkpoint, grade.data.test, tta, options.timeout
         )
     except UserError as error:
@@ -63,7 +63,7 @@ def run_again(project: Path, place: Path, level: str, config: LevelConfig, timeo
     file.write_text(yaml_files.write(config.settings()), encoding="utf-8")
     reports = place / "reports"
     line = [str(place / level / "run.py"), "--config", str(file), "--reports", str(reports)]
-    replay.run(line, place, timeout)
+    sandbox.run(line, place, timeout)
     found = [f for f in place.glob("runs/*/*/best.pt") if f.parent.name.split("-")[0] == level]
     if not found:
         raise UserError("it ended without a checkpoint")

@@ -44,7 +44,7 @@ def test_logits(
             "output": str(output),
         }
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        worker = ["-P", "-B", "-m", "common.grade_worker", str(folder / "request.json")]
+        worker = ["-P", "-B", "-m", "common.grade.worker", str(folder / "request.json")]
         path = os.pathsep.join([str(paths.PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
         run(worker, folder, timeout, PYTHONPATH=path)
         logits = _read_logits(output, (len(test), len(test.classes)))

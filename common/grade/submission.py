@@ -18,7 +18,7 @@ from common.utils.paths import slug
 
 
 @dataclass
-class Evidence:
+class Submission:
     """One level of a submission; what could not be read is None, and `problems` says why."""
 
     project: Path
@@ -48,7 +48,7 @@ def report_folders(project: Path) -> list[Path]:
     return sorted((folder for folder in places if _reports(folder)), key=worth, reverse=True)
 
 
-def gather(project: Path, reports: Path | None, names: list[str]) -> list[Evidence]:
+def gather(project: Path, reports: Path | None, names: list[str]) -> list[Submission]:
     """The evidence for each of the named levels: its own config's report of the lowest seed."""
     return [_gather_level(project, reports, name) for name in names]
 
@@ -59,7 +59,7 @@ def level_names(*projects: Path) -> list[str]:
     return sorted(names, key=lambda name: (int(re.match(r"level(\d+)", name)[1]), name))
 
 
-def others(reports: Path, graded: list[Evidence]) -> list[str]:
+def others(reports: Path, graded: list[Submission]) -> list[str]:
     """Names of the reports in the folder that are not graded."""
     own = {evidence.report for evidence in graded}
     return [report.name for report in _reports(reports) if report not in own]
@@ -78,10 +78,10 @@ def _preference(report: Path) -> tuple[bool, int, str]:
     return "-" in stem, int(seed[1]) if seed else 0, report.name
 
 
-def _gather_level(project: Path, reports: Path | None, level: str) -> Evidence:
+def _gather_level(project: Path, reports: Path | None, level: str) -> Submission:
     own = [r for r in _reports(reports) if r.name.split("-")[0] == level] if reports else []
     report = min(own, key=_preference, default=None)
-    evidence = Evidence(project, level, report)
+    evidence = Submission(project, level, report)
     if not (project / level / "run.py").is_file():
         evidence.problems["report"] = f"no {level}/run.py in {project}"
     elif report is None:
@@ -92,7 +92,7 @@ def _gather_level(project: Path, reports: Path | None, level: str) -> Evidence:
     return evidence
 
 
-def _read_report(evidence: Evidence) -> None:
+def _read_report(evidence: Submission) -> None:
     readers = {"metrics": read_metrics, "history": read_history, "predictions": read_arrays}
     for name, read in readers.items():
         try:
@@ -101,7 +101,7 @@ def _read_report(evidence: Evidence) -> None:
             evidence.problems.setdefault("report", str(error))
 
 
-def _read_checkpoint(evidence: Evidence) -> None:
+def _read_checkpoint(evidence: Submission) -> None:
     if evidence.metrics is None:
         return
     place = evidence.checkpoint_path = _checkpoint_place(evidence.project, evidence.report)

@@ -5,10 +5,10 @@ import textwrap
 from collections.abc import Callable
 from xml.etree import ElementTree
 
-from common.examination import Grade
+from common.grade.checks import Finding
+from common.grade.examine import Grade
 from common.reports.figures.plots import points
 from common.reports.markdown import aligned, percent
-from common.verdicts import Finding
 
 UNPROVEN = """\
 Files cannot prove what a checkpoint was trained on, nor that a level's own code looks at pictures

@@ -9,15 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from common.config import Benchmark, LevelConfig
+from common.config import Benchmark, LevelConfig, NetworkConfig
 from common.config.schema import comparable, flat
 from common.data import Splits, duplicates
 from common.data.cifar import KINDS, TITLES
 from common.evaluation import Predictions
-from common.evidence import Evidence
+from common.grade.submission import Submission
+from common.models import Weights, build_backbone
 from common.models.weights import NAMED
 from common.runtime import Runtime, provenance
+from common.training.checkpoint import read_checkpoint
 from common.utils.paths import run_name
 
 LENIENCE = 0.002  # share of the predictions that may differ on another machine or version
@@ -37,7 +40,7 @@ class Finding:
         return {True: "passed", False: "failed", None: "not run"}[self.passed]
 
 
-def check_settings(evidence: Evidence, whose: str) -> Finding:
+def check_settings(evidence: Submission, whose: str) -> Finding:
     """The checkpoint was made with the settings, and in the epoch, that the report tells."""
     content, metrics = evidence.checkpoint, evidence.metrics
     own, other = comparable(metrics["settings"]), comparable(content["settings"])
@@ -54,7 +57,7 @@ def check_settings(evidence: Evidence, whose: str) -> Finding:
     return Finding("checkpoint is this run's", not wrong and not whose, expected, seen)
 
 
-def check_data(evidence: Evidence, data: Splits) -> list[Finding]:
+def check_data(evidence: Submission, data: Splits) -> list[Finding]:
     """Pictures and split, by what this checkout reads."""
     claimed, content = evidence.metrics["data"], evidence.checkpoint
     wrong = []
@@ -127,7 +130,7 @@ def check_predictions(
 
 
 def check_metrics(
-    evidence: Evidence, config: LevelConfig, facts: dict[str, Any], scores: dict, same: bool
+    evidence: Submission, config: LevelConfig, facts: dict[str, Any], scores: dict, same: bool
 ) -> Finding:
     """metrics.json's test figures are the recomputed ones, and it is about this run.
 
@@ -176,7 +179,7 @@ def equal(claimed: object, found: object, tolerance: float) -> bool:
     return pair[0].shape == pair[1].shape and np.allclose(*pair, 0, tolerance, equal_nan=True)
 
 
-def check_history(evidence: Evidence) -> Finding:
+def check_history(evidence: Submission) -> Finding:
     """The epoch that was tested is the one that history.json says was best on val."""
     metrics, values = evidence.metrics, [e["val_accuracy"] for e in evidence.history]
     best, expected = values.index(max(values)) + 1, "the tested epoch is the best of history.json"
@@ -206,3 +209,57 @@ def find_bar(rows: list[Benchmark], metrics: dict, config: LevelConfig) -> tuple
         if (row.data, row.weights, row.image_size) == (title, weights, size):
             return row.accuracy, ""
     return None, f"no row for {title}, {weights}, {size} px"
+
+
+def check_weights(evidence: Submission, weights: Weights) -> Finding:
+    """The starting weights' file is the one that the run says it started from."""
+    said = {"the report": evidence.metrics["weights"].get("sha256")}
+    said["the checkpoint"] = evidence.checkpoint.get("weights")
+    wrong = [f"{str(h)[:12]}... in {who}" for who, h in said.items() if h != weights.sha256]
+    expected = f"{weights.name}, SHA-256 {str(weights.sha256)[:12]}..."
+    return Finding("starting weights", not wrong, expected, ", ".join(wrong) or "the same")
+
+
+def check_frozen(evidence: Submission, config: LevelConfig) -> Finding:
+    """What the run says it froze is, to the last bit, what it started from."""
+    weights = config.network.weights
+    start = [] if weights == "none" else [_pretrained(config.network)]
+    missing = ""
+    if level := config.network.start_from:
+        folder = evidence.checkpoint_path.parent.parent
+        path = folder / run_name(level, "config", config.seed) / "best.pt"
+        try:
+            start.append(read_checkpoint(path)["network"])
+        except Exception:  # its own level's checks say what is wrong with it
+            missing = f" ({level}'s checkpoint is missing or unreadable)"
+    state = evidence.checkpoint["network"]
+    frozen = [key for key in state if _part(key) not in config.network.trainable]
+    known = [key for key in frozen if any(key in tensors for tensors in start)]
+    changed = [k for k in known if not any(_same(state[k], tensors.get(k)) for tensors in start)]
+    expected = "frozen tensors as in the starting weights"
+    if weights == "none" and not config.network.start_from:
+        return Finding("frozen parts", True, expected, "they started at random: not compared")
+    stages = sorted({_part(key) for key in changed})
+    seen = f"{len(changed)} of {len(known)} changed"
+    seen += f", in {', '.join(stages)}{missing}" if changed else ""
+    unknown = len(frozen) - len(known)
+    seen += f"; {unknown} not in those weights" if unknown else ""
+    return Finding("frozen parts", not changed, expected, seen)
+
+
+def _pretrained(config: NetworkConfig) -> dict[str, Tensor]:
+    stages = build_backbone(config).stages
+    return {
+        f"stages.{name}.{key}": value
+        for name, stage in stages.items()
+        for key, value in stage.state_dict().items()
+    }
+
+
+def _part(key: str) -> str:
+    parts = key.split(".")
+    return parts[1] if parts[0] == "stages" and len(parts) > 1 else parts[0]
+
+
+def _same(tensor: Tensor, other: Tensor | None) -> bool:
+    return other is not None and tensor.dtype == other.dtype and torch.equal(tensor, other)

@@ -5,28 +5,29 @@ from dataclasses import dataclass, field
 
 import torch
 
-from common import replay
 from common.config import Benchmark, LevelConfig, TrainConfig
 from common.data import Splits, load_splits
 from common.evaluation import Predictions, statistics, tta_of
-from common.evidence import Evidence
-from common.models import input_size
-from common.models.weights import NAMED, describe_weights
-from common.reports.readers import read_settings
-from common.runtime import Runtime, start_runtime
-from common.starts import check_frozen, check_weights
-from common.utils.errors import UserError
-from common.verdicts import (
+from common.grade import sandbox
+from common.grade.checks import (
     Finding,
     check_data,
     check_duplicates,
+    check_frozen,
     check_history,
     check_metrics,
     check_predictions,
     check_settings,
+    check_weights,
     find_bar,
     same_machine,
 )
+from common.grade.submission import Submission
+from common.models import input_size
+from common.models.weights import NAMED, describe_weights
+from common.reports.readers import read_settings
+from common.runtime import Runtime, start_runtime
+from common.utils.errors import UserError
 
 log = logging.getLogger("rungs")
 
@@ -69,7 +70,7 @@ class Grade:
         below: what `statistics.compare` gives against the level below, with its name as `level`
     """
 
-    evidence: Evidence
+    evidence: Submission
     findings: list[Finding] = field(default_factory=list)
     test: dict | None = None
     bar: float | None = None
@@ -91,7 +92,7 @@ class Grade:
         self.findings = [found.get(c) or Finding(c, None, "", missing) for c in checks]
 
 
-class Desk:
+class DataCache:
     """Reads each data set once, however many levels use it."""
 
     def __init__(self) -> None:
@@ -108,7 +109,7 @@ class Desk:
 
 
 def examine(
-    evidence: Evidence, rows: list[Benchmark], options: Options, desk: Desk, whose: str
+    evidence: Submission, rows: list[Benchmark], options: Options, desk: DataCache, whose: str
 ) -> Grade:
     """Every check but those that need the level below.
 
@@ -136,7 +137,9 @@ class _Stop(Exception):
         self.finding = Finding(check, False, expected, str(seen))
 
 
-def _examine(grade: Grade, rows: list[Benchmark], options: Options, desk: Desk, whose: str) -> None:
+def _examine(
+    grade: Grade, rows: list[Benchmark], options: Options, desk: DataCache, whose: str
+) -> None:
     evidence, add = grade.evidence, grade.findings.append
     problem = evidence.problems.get("report")
     expected = "metrics.json, history.json and predictions.npz"
@@ -179,7 +182,7 @@ def _examine(grade: Grade, rows: list[Benchmark], options: Options, desk: Desk, 
     grade.same = same_machine(metrics, machine)
     checkpoint, expected = evidence.checkpoint_path, "build_network's network with these weights"
     try:
-        test, single = replay.test_logits(
+        test, single = sandbox.test_logits(
             project / evidence.level, config, checkpoint, data.test, tta, options.timeout
         )
     except UserError as error:

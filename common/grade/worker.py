@@ -1,7 +1,7 @@
 """The process in which a submission's `build_network` runs, for `common.replay`.
 
 It is given the test pictures without their labels and gives back logits. Run as
-`python -P -m common.grade_worker REQUEST` with the grader's checkout on PYTHONPATH.
+`python -P -m common.grade.worker REQUEST` with the grader's checkout on PYTHONPATH.
 """
 
 import json
