@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from common import bench, bench_page, bench_worker, levels, peak
+from common import levels
+from common.bench import __main__, peak, worker
+from common.bench.plain import Ways, fit_and_test
 from common.config import LevelConfig, NetworkConfig, load_config
-from common.plain import Ways, fit_and_test
 from common.reports.figures import charts
 from common.runtime import counter_seed
 from common.utils.errors import UserError
@@ -26,13 +27,13 @@ def level_run(name, pipeline, folder, start=None):
     config = load_config(level / "config.yaml", [*options, "--network.image_size=32"])
     config.train.epochs, config.train.batch_size = 2, 32
     torch.manual_seed(counter_seed(0, "start"))
-    data = bench_worker.load_data(config, 40)
+    data = worker.load_data(config, 40)
     network = levels.load_module(level).build_network(config, 10)
     machine = replace(CPU, fast=config.fast)
     for module in network.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    answer = bench_worker.timed(pipeline, network, data, config, machine, folder)
+    answer = worker.timed(pipeline, network, data, config, machine, folder)
     return answer, network.state_dict()
 
 
@@ -50,12 +51,12 @@ def test_the_plain_loop_on_our_batches_ends_with_our_weights(name, tmp_path):
             assert (value - other[key]).abs().mean() <= 2e-4 * value.abs().mean() + 1e-6, key
 
 
-@pytest.mark.parametrize("pipeline", bench_worker.PIPELINES)
+@pytest.mark.parametrize("pipeline", worker.PIPELINES)
 def test_every_pipeline_learns(pipeline, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     config = LevelConfig(train=quick(epochs=8, lr=0.02))
     network, data = small_network(["c", "head"]), small_splits()
-    answer = bench_worker.timed(pipeline, network, data, config, CPU, tmp_path)
+    answer = worker.timed(pipeline, network, data, config, CPU, tmp_path)
     assert answer["total"] == len(data.test) and answer["seconds"] > 0
     assert answer["correct"] / answer["total"] > 0.5
     assert (answer["kept_bytes"] > 0) == (pipeline == "ours")
@@ -114,7 +115,7 @@ def test_a_run_that_fails_says_why(tmp_path):
 
 def test_the_page_says_what_was_measured(tmp_path, monkeypatch):
     """The command's own path, with runs that answer at once."""
-    seconds = dict(zip(bench_worker.PIPELINES, (60.0, 48.0, 40.0, 20.0, 10.0, 5.0), strict=True))
+    seconds = dict(zip(worker.PIPELINES, (60.0, 48.0, 40.0, 20.0, 10.0, 5.0), strict=True))
     asked = []
 
     def answer(self, level, pipeline, pictures, size):
@@ -129,11 +130,11 @@ def test_the_page_says_what_was_measured(tmp_path, monkeypatch):
             "kept_bytes": 5 * 2**20,
         }
 
-    monkeypatch.setattr(bench.Bench, "run", answer)
+    monkeypatch.setattr(__main__.Bench, "run", answer)
     shares = {"peak": 1e12, "trunk_224": 0.75, "train_64": 0.5}
     monkeypatch.setattr(peak, "shares", lambda *_: shares)
     monkeypatch.setattr(sys, "argv", ["bench", "--quick", "--offline", f"--reports={tmp_path}"])
-    bench.main()
+    __main__.main()
     report = json.loads((tmp_path / "bench.json").read_text())
     assert list(report["levels"]) == NAMES and report["share_of_peak"] == shares
     level = report["levels"][NAMES[1]]
@@ -149,5 +150,5 @@ def test_the_page_says_what_was_measured(tmp_path, monkeypatch):
     assert "| trunk, 224 px | 75 % | 750 |" in page
     assert (tmp_path / "bench.png").stat().st_size > 5000
     report["large"] = {"image_size": 224, "pictures": 2000, "levels": report["levels"]}
-    assert "## At 224 px, 2,000 training pictures" in bench_page.page(report)
+    assert "## At 224 px, 2,000 training pictures" in page.page(report)
     assert len(charts.speed(report).axes) == 3

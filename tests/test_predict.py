@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 from browser import Watched, browser, screenshot
-from common import predict
+from common.predict import __main__, answers
+from common.predict.server import LARGEST, make_server
 from common.reports import page
 from common.reports.restore import pictures_of
-from common.serve import LARGEST, make_server
 from common.utils import paths
 from common.utils.errors import UserError
 from projects import NAMES, inside, python
@@ -32,7 +32,7 @@ def chromium():
 @pytest.fixture(scope="module")
 def server(coursed):
     with inside(coursed):
-        answers = predict.Answers(coursed / "runs/digits")
+        answers = answers.Answers(coursed / "runs/digits")
         made = make_server(answers, 0)
         threading.Thread(target=made.serve_forever, daemon=True).start()
         yield made
@@ -199,7 +199,7 @@ def test_predict_answers_as_the_evaluation_did(coursed, tmp_path):
     levels = [level for _, level in page.read_levels(coursed.reports)]
     test, _ = pictures_of(levels[0].run.metrics)
     with inside(coursed):
-        answers = predict.Answers(coursed / "runs/digits")
+        answers = answers.Answers(coursed / "runs/digits")
         for i in range(4):
             file = tmp_path / f"{i}.png"
             Image.fromarray(test.images[i].numpy().transpose(1, 2, 0)).save(file)
@@ -228,11 +228,11 @@ def test_predict_on_what_it_cannot_use(coursed, arguments, says, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["predict", *arguments])
     with inside(coursed), pytest.raises(UserError) as caught:
-        predict.main()
+        __main__.main()
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_nothing_trained_nothing_to_ask(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "PROJECT", tmp_path)
     with pytest.raises(UserError, match="nothing is trained yet"):
-        predict.latest_runs()
+        answers.latest_runs()

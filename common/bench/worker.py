@@ -1,4 +1,4 @@
-"""One timed run of the benchmark, in a process of its own: `python -m common.bench_worker REQUEST`.
+"""One timed run of the benchmark, in a process of its own: `python -m common.bench.worker REQUEST`.
 
 The request is a JSON file: level, arguments, pipeline, start (a checkpoint or null), pictures, test
 and folder. The answer, seconds and what test found, goes to `folder`/answer.json.
@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 
 from common import cli, levels
+from common.bench.plain import Ways, fit_and_test
 from common.config import LevelConfig, load_config
 from common.data import Splits, load_splits
 from common.evaluation import average_logits, tta_of, views
 from common.evaluation.predictions import test_passes
 from common.models import StagedNetwork, Trunk, input_size
-from common.plain import Ways, fit_and_test
 from common.runtime import Runtime, counter_seed, start_runtime
 from common.training import checkpoint, fit
 

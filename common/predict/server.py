@@ -18,7 +18,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from common.data.decode import UnreadablePicture
-from common.predict import Answers
+from common.predict.answers import Answers
 from common.reports.embedded import uri
 from common.reports.figures.galleries import overlay
 from common.reports.html import HERE, html

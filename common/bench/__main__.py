@@ -18,8 +18,9 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common import bench_page, cli, levels, peak
-from common.bench_worker import PIPELINES, load_data
+from common import cli, levels
+from common.bench import page, peak
+from common.bench.worker import PIPELINES, load_data
 from common.config import LevelConfig, load_config
 from common.evaluation.statistics import wilson_interval
 from common.models import input_size
@@ -70,7 +71,7 @@ class Bench:
             "folder": str(folder),
         }
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        command = [sys.executable, "-m", "common.bench_worker", str(folder / "request.json")]
+        command = [sys.executable, "-m", "common.bench.worker", str(folder / "request.json")]
         memory = run_measured(command, paths.PROJECT)
         answer = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
         if pipeline == "ours":
@@ -176,7 +177,7 @@ def main() -> None:
     stem = "bench_gpu" if gpu else "bench"
     text = json.dumps(report, indent=2, ensure_ascii=False)
     (place / f"{stem}.json").write_text(text + "\n", encoding="utf-8")
-    (place / f"{stem}.md").write_text(bench_page.page(report, f"{stem}.png"), encoding="utf-8")
+    (place / f"{stem}.md").write_text(page.page(report, f"{stem}.png"), encoding="utf-8")
     plots.save(charts.speed(report), place / f"{stem}.png")
     log.info("%s", place / f"{stem}.md")
 
