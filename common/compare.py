@@ -18,7 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import cli, levels, running
+from common import cli, experiment, levels
 from common.config import LevelConfig, load_config, named_step
 from common.config.schema import comparable
 from common.data import load_splits
@@ -57,7 +57,7 @@ def main() -> None:
     data = load_splits(configs[0].data, input_size(configs[0].network))
     place = reports_folder(configs[0].reports, data.title)
     check_reports(place)
-    running.check_unfinished_runs(
+    experiment.check_unfinished_runs(
         [(level, c) for c in configs if not _report(place, level.name, c)]
     )
     found = [_run(level, config, place) for config in configs]

@@ -11,7 +11,7 @@ Options are those of a level's run.py, and go to every level.
 import sys
 from pathlib import Path
 
-from common import cli, levels, resuming, running, site
+from common import cli, experiment, levels, site, verify_resume
 from common.config import load_config
 from common.reports.ladder import write_ladder
 from common.runtime import distributed
@@ -35,14 +35,14 @@ def main() -> None:
         configs = [(level, level / "config.yaml") for level in found]
     prog = "python -m common.course [--ablate]"
     loaded = [(level, load_config(file, arguments, prog)) for level, file in configs]
-    running.check_unfinished_runs(loaded)  # as is a mistake in any config, before the first run
+    experiment.check_unfinished_runs(loaded)  # as is a mistake in any config, before the first run
     for level, config in loaded:
-        metrics = running.run_seeds(levels.load_module(level).main, config)
+        metrics = experiment.run_seeds(levels.load_module(level).main, config)
     if not distributed.place().first:
         return
     title = metrics[0]["data"]["title"]
     print("\n" + write_ladder(reports_folder(config.reports, title)))
-    site.show(running.write_page(config, metrics))
+    site.show(experiment.write_page(config, metrics))
 
 
 def verify_resume(arguments: list[str]) -> None:
@@ -55,7 +55,7 @@ def verify_resume(arguments: list[str]) -> None:
     config = load_config(level / "config.yaml", options, prog="python -m common.course")
     if config.seeds or config.resume or "--ablate" in sys.argv:
         raise UserError("command line: --verify-resume takes one --seed, no --resume or --ablate")
-    resuming.verify(level, config, options)
+    verify_resume.verify(level, config, options)
 
 
 def ablations(level: Path) -> list[Path]:

@@ -3,20 +3,24 @@
 import dataclasses
 import logging
 import shlex
+import statistics
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from common import cli
 from common.audit.context import AuditContext
 from common.audit.runner import audit
-from common.config import LevelConfig, yaml_files
-from common.data import ImageSet, Splits, build_augmentation, load_splits
+from common.config import LevelConfig, load_config, yaml_files
+from common.data import ImageSet, Splits, build_augmentation, cifar, load_splits, splits
 from common.data.splits import in_turn
 from common.evaluation import Results, statistics
 from common.models import StagedNetwork, input_size
-from common.reports import ladder, store
+from common.models.weights import weights_file
+from common.reports import ladder, page, store
 from common.reports.records import check_reports
 from common.runtime import command, counter_seed, distributed, provenance, start_runtime
 from common.training import checkpoint, guards
@@ -24,7 +28,7 @@ from common.training.logging import Logbook, TensorBoardLog
 from common.training.progress import best_epoch, check_resumable, check_unfinished, clear_drafts
 from common.training.schedules import build_schedule
 from common.utils import paths
-from common.utils.errors import UserError, nearest
+from common.utils.errors import NoNetwork, UserError, nearest
 from common.utils.files import check_writable
 from common.utils.paths import reports_folder, run_name, runs_folder
 
@@ -234,3 +238,64 @@ def _command_for(level: str, config: LevelConfig) -> str:
     if config.reports:
         parts.append(f"--reports {shlex.quote(config.reports)}")
     return " ".join([*parts, *([f"--seed {config.seed}"] if config.seed else [])])
+
+
+def run_seeds(main: Callable[[LevelConfig], dict], config: LevelConfig) -> list[dict]:
+    """Run a level once for each seed, and log mean and standard deviation of several.
+
+    Raises:
+        UserError: among others, no network; it names what helps without one.
+    """
+    seeds = config.seeds or [config.seed]
+    try:
+        metrics = [main(config.with_seed(seed)) for seed in seeds]
+    except NoNetwork as error:
+        places = [cifar.archive_place(config.data), weights_file(config.network)]
+        missing = " and ".join(str(p) for p in places if p and not p.is_file())
+        hint = "; without a network run with --offline"
+        hint += f", or put the missing files in place: {missing}" if missing else ""
+        raise UserError(f"{error}{hint}") from error
+    if len(seeds) > 1:
+        figures = [100 * m["test"]["accuracy"] for m in metrics]
+        mean, deviation = statistics.mean(figures), statistics.stdev(figures)
+        log.info("%d seeds: test accuracy %.2f +- %.2f %%", len(seeds), mean, deviation)
+    return metrics
+
+
+def check_unfinished_runs(runs: list[tuple[Path, LevelConfig]]) -> None:
+    """Raise UserError, before the first of these levels' runs, where one was stopped on its way and
+    is neither to be resumed nor to be started anew; or is at work.
+    """
+    for level, config in runs if distributed.place().first else ():
+        for seed in config.seeds or [config.seed]:
+            folder = runs_folder(splits.title_of(config.data))
+            folder /= run_name(level.name, config.stem, seed)
+            if config.resume:
+                continue
+            try:
+                check_unfinished(folder, config.with_seed(seed))
+            except UserError:
+                guards.lock(folder)  # it may not be finished because it is at work
+                raise
+
+
+def run_level(main: Callable[[LevelConfig], dict], script: str) -> None:
+    """The command line of a level's run.py."""
+    level = Path(script).resolve().parent
+
+    def run() -> None:
+        arguments = sys.argv[1:]
+        config = load_config(level / "config.yaml", arguments, prog=f"python {level.name}/run.py")
+        check_unfinished_runs([(level, config)])
+        metrics = run_seeds(main, config)
+        if distributed.place().first:
+            write_page(config, metrics)
+
+    cli.command(run, several=True, resumes=True)
+
+
+def write_page(config: LevelConfig, metrics: list[dict]) -> Path:
+    """The page over all reports beside these runs'; its path, which is said."""
+    page = page.build(reports_folder(config.reports, metrics[0]["data"]["title"]))
+    log.info("page: %s", page)
+    return page

@@ -11,9 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.config import LevelConfig
 from common.evaluation import evaluate
-from common.experiment import Experiment
+from common.experiment import Experiment, run_level
 from common.models import StagedNetwork, Trunk, build_backbone
-from common.running import run_level
 from common.training import fit
 from level3_fusion.fusion_head import FusionHead
 

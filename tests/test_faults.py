@@ -9,11 +9,11 @@ from functools import partial
 
 import pytest
 
-from common import cli, resuming
+from common import cli, verify_resume
 from common.config import LevelConfig
-from common.resuming import outcome
 from common.training import checkpoint
 from common.utils.errors import UserError
+from common.verify_resume import outcome
 from projects import NAMES, PROJECT, copy_project, python
 
 TINY = ["--offline", "--data.limit=200", "--train.epochs=3", "--train.batch_size=32"]
@@ -68,14 +68,14 @@ def test_a_user_can_have_it_proved(tmp_path, level):
 
 def test_a_resumed_run_that_came_out_otherwise_is_named(monkeypatch, tmp_path):
     digests = iter([{"weights": "a", "figures": "c"}, {"weights": "b", "figures": "c"}])
-    monkeypatch.setattr(resuming, "copied", lambda *_: tmp_path)
+    monkeypatch.setattr(verify_resume, "copied", lambda *_: tmp_path)
     for name in ("_run", "_kill"):
-        monkeypatch.setattr(resuming, name, lambda *_: None)
+        monkeypatch.setattr(verify_resume, name, lambda *_: None)
     (tmp_path / "reports/level3_fusion").mkdir(parents=True)
     (tmp_path / "reports/level3_fusion/history.json").write_text("[]")
-    monkeypatch.setattr(resuming, "outcome", lambda *_: next(digests))
-    with pytest.raises(resuming.NotTheSame, match="level3_fusion: resumed after a kill"):
-        resuming.verify(PROJECT / NAMES[2], LevelConfig(), [])
+    monkeypatch.setattr(verify_resume, "outcome", lambda *_: next(digests))
+    with pytest.raises(verify_resume.NotTheSame, match="level3_fusion: resumed after a kill"):
+        verify_resume.verify(PROJECT / NAMES[2], LevelConfig(), [])
 
 
 def test_a_run_to_be_killed_that_ends_by_itself_says_why(tmp_path, monkeypatch):
@@ -83,7 +83,7 @@ def test_a_run_to_be_killed_that_ends_by_itself_says_why(tmp_path, monkeypatch):
     text = "import sys; sys.exit('error: no room')"
     (tmp_path / NAMES[0] / "run.py").write_text(text)
     with pytest.raises(UserError, match=f"^{NAMES[0]}: no room$"):
-        resuming._kill(tmp_path, NAMES[0], NAMES[0], [], [{"seconds": 9}, {"seconds": 9}])
+        verify_resume._kill(tmp_path, NAMES[0], NAMES[0], [], [{"seconds": 9}, {"seconds": 9}])
 
 
 @pytest.mark.parametrize(("how", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from common import running
+from common import experiment
 from common.config import LevelConfig
 from common.training import checkpoint
 from common.training.progress import check_unfinished, clear_drafts
@@ -114,9 +114,9 @@ def test_all_runs_are_looked_at_before_the_first(tmp_path, monkeypatch):
     folder = runs_folder("digits") / run_name(level.name, "config", 2)
     stopped(folder, settings.with_seed(2), monkeypatch, write=2)
     with pytest.raises(UserError, match="level3_mine-seed2, after 1 of 4 epochs: --resume goes on"):
-        running.check_unfinished_runs([(level, config()), (level, settings)])
+        experiment.check_unfinished_runs([(level, config()), (level, settings)])
     settings.resume = True
-    running.check_unfinished_runs([(level, config()), (level, settings)])
+    experiment.check_unfinished_runs([(level, config()), (level, settings)])
 
 
 def test_halves_of_files_are_cleared(tmp_path):
