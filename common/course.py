@@ -23,7 +23,7 @@ def main() -> None:
     """Run the levels that the project has, or their ablations, each with the given options."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--ablate"]
     if "--verify-resume" in arguments:
-        return verify_resume(arguments)
+        return prove_resume(arguments)
     found = levels.find_levels()
     if not found:
         raise UserError("no level<N>_<name> directory with run.py and config.yaml here")
@@ -45,7 +45,7 @@ def main() -> None:
     site.show(experiment.write_page(config, metrics))
 
 
-def verify_resume(arguments: list[str]) -> None:
+def prove_resume(arguments: list[str]) -> None:
     """`--verify-resume LEVEL` and a run's options: prove that a killed run loses nothing."""
     place = arguments.index("--verify-resume")
     name, options = arguments[place + 1 : place + 2], arguments[:place] + arguments[place + 2 :]

@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import shlex
-import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,8 @@ from common.data.splits import in_turn
 from common.evaluation import Results, statistics
 from common.models import StagedNetwork, input_size
 from common.models.weights import weights_file
-from common.reports import ladder, page, store
+from common.reports import ladder, store
+from common.reports.page import build_page
 from common.reports.records import check_reports
 from common.runtime import command, counter_seed, distributed, provenance, start_runtime
 from common.training import checkpoint, guards
@@ -257,8 +257,8 @@ def run_seeds(main: Callable[[LevelConfig], dict], config: LevelConfig) -> list[
         raise UserError(f"{error}{hint}") from error
     if len(seeds) > 1:
         figures = [100 * m["test"]["accuracy"] for m in metrics]
-        mean, deviation = statistics.mean(figures), statistics.stdev(figures)
-        log.info("%d seeds: test accuracy %.2f +- %.2f %%", len(seeds), mean, deviation)
+        mean, std = np.mean(figures), np.std(figures, ddof=1)
+        log.info("%d seeds: test accuracy %.2f +- %.2f %%", len(seeds), mean, std)
     return metrics
 
 
@@ -296,6 +296,6 @@ def run_level(main: Callable[[LevelConfig], dict], script: str) -> None:
 
 def write_page(config: LevelConfig, metrics: list[dict]) -> Path:
     """The page over all reports beside these runs'; its path, which is said."""
-    page = page.build(reports_folder(config.reports, metrics[0]["data"]["title"]))
+    page = build_page(reports_folder(config.reports, metrics[0]["data"]["title"]))
     log.info("page: %s", page)
     return page

@@ -15,7 +15,7 @@ import webbrowser
 from pathlib import Path
 
 from common import cli
-from common.reports.page import build, slim
+from common.reports.page import build_page, slim
 from common.utils import paths
 from common.utils.errors import UserError
 from common.utils.paths import expanded
@@ -29,7 +29,7 @@ def main() -> None:
     if len(named) > 1 or named and named[0].startswith("-"):
         raise UserError("command line: python -m common.site [REPORTS] [--slim]")
     reports = expanded(*named) if named else paths.PROJECT / "reports"
-    page = build(reports, redraw=True)
+    page = build_page(reports, redraw=True)
     if "--slim" in sys.argv[1:]:
         slim(reports)
     log.info("%s", page)

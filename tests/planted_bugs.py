@@ -28,9 +28,9 @@ class Bug:
     common: bool = False  # one of the nine found together in a real code base
 
 
-TRAINING, EVALUATION = "common/training.py", "common/evaluation.py"
-PROGRESS = "common/progress.py"
-BATCHES, HEAD = "common/batches.py", "level3_fusion/fusion_head.py"
+TRAINING, EVALUATION = "common/training/loop.py", "common/evaluation/predictions.py"
+PROGRESS = "common/training/progress.py"
+BATCHES, HEAD = "common/data/loader.py", "level3_fusion/fusion_head.py"
 STEP = "one step is the configured step"
 MODES = "train and eval mode"
 FROZEN = "frozen means frozen"
@@ -42,7 +42,7 @@ VAL = "Batches(data.val, *options)"
 
 BUGS = [
     Bug(
-        "wrong normalisation constants", "common/pretrained.py",
+        "wrong normalisation constants", "common/models/weights.py",
         "= (0.485, 0.456, 0.406)", "= (0.5, 0.5, 0.5)", "pixels normalised", common=True,
     ),
     Bug(
@@ -51,7 +51,7 @@ BUGS = [
         common=True,
     ),
     Bug(
-        "wrong size after flattening", "common/network.py",
+        "wrong size after flattening", "common/models/staged.py",
         "return x.mean((2, 3))", "return x.flatten(1)", "shapes fit",
         common=True,
     ),
@@ -104,20 +104,20 @@ BUGS = [
         "Batches(data.val, *options, transform=augmentation, seed=0)", AUGMENTED),
     Bug("augmentation never called", BATCHES, "pixels = self.transform(pixels, generator)", "pass",
         AUGMENTED),
-    Bug("one draw of augmentation for the whole batch", "common/augment.py",
+    Bug("one draw of augmentation for the whole batch", "common/data/augment/steps.py",
         "(2, batch, 1)", "(2, 1, 1)", AUGMENTED),
-    Bug("augmented pictures kept for all epochs", "common/trunk.py",
+    Bug("augmented pictures kept for all epochs", "common/models/trunk.py",
         "if self.batches.transform or not", "if not", AUGMENTED),
-    Bug("frozen batch norm drifts", "common/network.py", "                part.eval()",
+    Bug("frozen batch norm drifts", "common/models/staged.py", "                part.eval()",
         "                pass", FROZEN, options=("--fast", "false")),
-    Bug("frozen stages left in train mode", "common/network.py", "                part.eval()",
+    Bug("frozen stages left in train mode", "common/models/staged.py", "                part.eval()",
         "                pass", MODES),
-    Bug("a frozen stage gets gradients", "common/network.py",
+    Bug("a frozen stage gets gradients", "common/models/staged.py",
         "part.requires_grad_(name in self.thawed)", "part.requires_grad_(True)", FROZEN,
         options=("--network.trainable", "layer3", "head")),
     Bug("batch norm that should stay is trained", TRAINING, "network.freeze_batch_norm()", "pass",
         FROZEN, options=("--train.freeze_batch_norm", "true")),
-    Bug("batch norm that should stay drifts", "common/network.py", "norm.eval()", "pass", FROZEN,
+    Bug("batch norm that should stay drifts", "common/models/staged.py", "norm.eval()", "pass", FROZEN,
         options=("--train.freeze_batch_norm", "true")),
     Bug("head missing from the optimiser", TRAINING,
         "enumerate(reversed(network.trainable))", "enumerate(reversed(network.trainable[:-1]))",
@@ -138,7 +138,7 @@ BUGS = [
     Bug("colours in the order blue, green, red", BATCHES, "pixels = self.source[rows]",
         "pixels = self.source[rows].flip(1)", "pixels normalised",
         options=("--data.name", "folder", "--data.root", "{folder}")),
-    Bug("labels of a folder sorted apart from its pictures", "common/data.py",
+    Bug("labels of a folder sorted apart from its pictures", "common/data/splits.py",
         'label[name.split("/")[1]] for name in names',
         'label[name.split("/")[1]] for name in names[1:] + names[:1]',
         "pictures and labels belong together",
@@ -175,7 +175,7 @@ BUGS = [
         "transform=augmentation, seed=None", "train is shuffled"),
     Bug("the same order every epoch", BATCHES, 'counter_seed(self.seed, "order", epoch)',
         'counter_seed(self.seed, "order")', "train is shuffled"),
-    Bug("val pictures in train too", "common/data.py", "return np.sort(train), np.sort(val)",
+    Bug("val pictures in train too", "common/data/splits.py", "return np.sort(train), np.sort(val)",
         "return np.sort(np.concatenate([train, val])), np.sort(val)", "splits disjoint"),
     Bug("the schedule steps once an epoch", TRAINING, "self.rate(step, ",
         "self.rate(step // len(self.train), ", "the rate moves as configured",
@@ -183,7 +183,7 @@ BUGS = [
     Bug("dropout without a seed", TRAINING,
         'torch.manual_seed(counter_seed(self.config.seed, "step", step))', "pass",
         "same seed, same result", 3),
-    Bug("a head that starts out of scale", "common/network.py",
+    Bug("a head that starts out of scale", "common/models/staged.py",
         "super().__init__()", "super().__init__(); self.register_forward_hook(lambda *a: 90 * a[2])",  # noqa: E501
         "loss at start"),
 ]  # fmt: skip

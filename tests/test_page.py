@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from browser import Watched, browser, screenshot
-from common.reports import exhibits, page
+from common.reports import exhibits
+from common.reports.page import read_levels
 from projects import NAMES
 
 
@@ -72,7 +73,7 @@ def test_pictures_enlarge_by_mouse_and_keyboard(page):
 
 
 def test_what_changed_shows_both_answers(page, coursed):
-    levels = {level.name: level for _, level in page.read_levels(coursed.reports)}
+    levels = {level.name: level for _, level in read_levels(coursed.reports)}
     gallery = exhibits.load(coursed.reports / "gallery.npz", list(levels.values()))
     labels = levels[NAMES[0]].run.labels
     right = {name: level.run.predictions == labels for name, level in levels.items()}

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from browser import Watched, browser, screenshot
-from common.predict import __main__, answers
+from common.predict import __main__
+from common.predict.answers import Answers, latest_runs
 from common.predict.server import LARGEST, make_server
 from common.reports import page
 from common.reports.restore import pictures_of
@@ -32,7 +33,7 @@ def chromium():
 @pytest.fixture(scope="module")
 def server(coursed):
     with inside(coursed):
-        answers = answers.Answers(coursed / "runs/digits")
+        answers = Answers(coursed / "runs/digits")
         made = make_server(answers, 0)
         threading.Thread(target=made.serve_forever, daemon=True).start()
         yield made
@@ -199,7 +200,7 @@ def test_predict_answers_as_the_evaluation_did(coursed, tmp_path):
     levels = [level for _, level in page.read_levels(coursed.reports)]
     test, _ = pictures_of(levels[0].run.metrics)
     with inside(coursed):
-        answers = answers.Answers(coursed / "runs/digits")
+        answers = Answers(coursed / "runs/digits")
         for i in range(4):
             file = tmp_path / f"{i}.png"
             Image.fromarray(test.images[i].numpy().transpose(1, 2, 0)).save(file)
@@ -235,4 +236,4 @@ def test_predict_on_what_it_cannot_use(coursed, arguments, says, tmp_path, monke
 def test_nothing_trained_nothing_to_ask(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "PROJECT", tmp_path)
     with pytest.raises(UserError, match="nothing is trained yet"):
-        answers.latest_runs()
+        latest_runs()

@@ -124,13 +124,13 @@ def test_made_anew_it_keeps_its_galleries_and_without_pictures_says_so(coursed, 
     shutil.copytree(coursed.reports, reports)
     before = (reports / "index.html").read_text(encoding="utf-8")
     with inside(coursed) as patch:
-        patch.setattr(site, "pictures_of", lambda m: (None, "the pictures are not here."))
-        page.build(reports, redraw=True)
+        patch.setattr(page, "pictures_of", lambda m: (None, "the pictures are not here."))
+        page.build_page(reports, redraw=True)
         assert (reports / "index.html").read_text(encoding="utf-8") == before
         (reports / "gallery.npz").unlink()
         for file in reports.glob("*/*.png"):
             file.unlink()
-        page.build(reports, redraw=True)
+        page.build_page(reports, redraw=True)
     text = (reports / "index.html").read_text(encoding="utf-8")
     assert "Galleries are left out: the pictures are not here." in text
     assert text.count("Pictures of test images are left out") == len(NAMES)
@@ -152,7 +152,7 @@ def test_names_stay_text(tmp_path):
 
     with inside(tmp_path):
         leave(tmp_path, change=change)
-        text = page.build(tmp_path).read_text(encoding="utf-8")
+        text = page.build_page(tmp_path).read_text(encoding="utf-8")
     assert "<script>alert" not in text and "<img src=x" not in text
     assert "&lt;/script&gt;" in text
 
@@ -171,7 +171,7 @@ def test_the_page_opens_where_there_is_a_desktop(monkeypatch, display, terminal,
 
 def test_no_reports_no_page(tmp_path):
     with pytest.raises(UserError, match="no reports here; run a level first"):
-        page.build(tmp_path)
+        page.build_page(tmp_path)
 
 
 def test_a_slim_folder_gives_the_same_page(tmp_path, coursed):
@@ -185,11 +185,11 @@ def test_a_slim_folder_gives_the_same_page(tmp_path, coursed):
     np.savez_compressed(whole / "predictions.npz", **arrays)
     kept = {file.name for file in whole.iterdir()}
     with inside(coursed):
-        page.build(reports)
+        page.build_page(reports)
         before = (reports / "index.html").read_text(encoding="utf-8")
         size = sum(file.stat().st_size for file in reports.rglob("*"))
         page.slim(reports)
-        page.build(reports)
+        page.build_page(reports)
     assert (reports / "index.html").read_text(encoding="utf-8") == before
     assert sum(file.stat().st_size for file in reports.rglob("*")) < size - 50_000
     files = {file.name for file in (reports / f"{NAMES[1]}-seed1").iterdir()}

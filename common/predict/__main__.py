@@ -1,4 +1,11 @@
-"""Ask the trained levels about pictures of one's own."""
+"""What every trained level answers for pictures of one's own, and where it looks.
+
+    python -m common.predict photo.jpg more/       # pictures, folders of pictures
+    python -m common.predict --serve               # a page on 127.0.0.1 to drop pictures on
+
+The levels' best weights are those of runs/, of the data that was trained on last unless --runs
+names another folder. Prints each level's top 3 with confidence, and saves a sheet of pictures.
+"""
 
 import argparse
 from pathlib import Path
@@ -6,6 +13,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from common import cli
 from common.data.decode import UnreadablePicture
 from common.predict.answers import SHEET, Answers, latest_runs
 from common.reports.figures import galleries, plots
@@ -102,3 +110,7 @@ def _predict(files: list[Path], answers: Answers, sheet: Path) -> None:
     except OSError as error:
         raise UserError(f"--output: cannot write {sheet} ({error.strerror})") from error
     print(sheet)
+
+
+if __name__ == "__main__":
+    cli.command(main)

@@ -1,11 +1,4 @@
-"""What every trained level answers for pictures of one's own, and where it looks.
-
-    python -m common.predict photo.jpg more/       # pictures, folders of pictures
-    python -m common.predict --serve               # a page on 127.0.0.1 to drop pictures on
-
-The levels' best weights are those of runs/, of the data that was trained on last unless --runs
-names another folder. Prints each level's top 3 with confidence, and saves a sheet of pictures.
-"""
+"""What the trained levels say of a picture."""
 
 import logging
 import threading
@@ -16,12 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from common import cli, levels
+from common import levels
 from common.data import Batches, ImageSet
 from common.data.decode import FORMATS, UnreadablePicture, read_picture
 from common.evaluation import views
 from common.evaluation.gradcam import activation_maps
-from common.predict.__main__ import main
 from common.reports.restore import load_trained
 from common.runtime import Runtime
 from common.utils import paths
@@ -128,7 +120,3 @@ def latest_runs() -> Path:
     if not places:
         raise UserError("nothing is trained yet (runs/*/level*/best.pt); run `make quickstart`")
     return max(places, key=lambda place: place.stat().st_mtime).parents[1]
-
-
-if __name__ == "__main__":
-    cli.command(main)

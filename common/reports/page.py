@@ -24,7 +24,7 @@ from common.utils.files import write_whole
 GALLERY = "gallery.npz"
 
 
-def build(reports: Path, redraw: bool = False) -> Path:
+def build_page(reports: Path, redraw: bool = False) -> Path:
     """Write index.html, and the levels' pictures and report.md; all of them, or what is missing.
 
     Returns:
