@@ -29,7 +29,7 @@ class Bug:
 
 
 TRAINING, EVALUATION = "common/training/loop.py", "common/evaluation/predictions.py"
-PROGRESS = "common/training/progress.py"
+PROGRESS, STAGED = "common/training/progress.py", "common/models/staged.py"
 BATCHES, HEAD = "common/data/loader.py", "level3_fusion/fusion_head.py"
 STEP = "one step is the configured step"
 MODES = "train and eval mode"
@@ -51,7 +51,7 @@ BUGS = [
         common=True,
     ),
     Bug(
-        "wrong size after flattening", "common/models/staged.py",
+        "wrong size after flattening", STAGED,
         "return x.mean((2, 3))", "return x.flatten(1)", "shapes fit",
         common=True,
     ),
@@ -108,16 +108,16 @@ BUGS = [
         "(2, batch, 1)", "(2, 1, 1)", AUGMENTED),
     Bug("augmented pictures kept for all epochs", "common/models/trunk.py",
         "if self.batches.transform or not", "if not", AUGMENTED),
-    Bug("frozen batch norm drifts", "common/models/staged.py", "                part.eval()",
+    Bug("frozen batch norm drifts", STAGED, "                part.eval()",
         "                pass", FROZEN, options=("--fast", "false")),
-    Bug("frozen stages left in train mode", "common/models/staged.py", "                part.eval()",
+    Bug("frozen stages left in train mode", STAGED, "                part.eval()",
         "                pass", MODES),
-    Bug("a frozen stage gets gradients", "common/models/staged.py",
+    Bug("a frozen stage gets gradients", STAGED,
         "part.requires_grad_(name in self.thawed)", "part.requires_grad_(True)", FROZEN,
         options=("--network.trainable", "layer3", "head")),
     Bug("batch norm that should stay is trained", TRAINING, "network.freeze_batch_norm()", "pass",
         FROZEN, options=("--train.freeze_batch_norm", "true")),
-    Bug("batch norm that should stay drifts", "common/models/staged.py", "norm.eval()", "pass", FROZEN,
+    Bug("batch norm that should stay drifts", STAGED, "norm.eval()", "pass", FROZEN,
         options=("--train.freeze_batch_norm", "true")),
     Bug("head missing from the optimiser", TRAINING,
         "enumerate(reversed(network.trainable))", "enumerate(reversed(network.trainable[:-1]))",
@@ -183,7 +183,7 @@ BUGS = [
     Bug("dropout without a seed", TRAINING,
         'torch.manual_seed(counter_seed(self.config.seed, "step", step))', "pass",
         "same seed, same result", 3),
-    Bug("a head that starts out of scale", "common/models/staged.py",
+    Bug("a head that starts out of scale", STAGED,
         "super().__init__()", "super().__init__(); self.register_forward_hook(lambda *a: 90 * a[2])",  # noqa: E501
         "loss at start"),
 ]  # fmt: skip

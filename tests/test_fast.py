@@ -1,11 +1,12 @@
 """The fast way gives the plain way's logits, for every shipped network; and what turns it off."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
-from common import levels, runtime
+from common import levels
 from common.config import TrainConfig, load_config
 from common.models import Trunk
 from common.runtime import small_convolutions, start_runtime
@@ -50,7 +51,7 @@ def test_fast_false_folds_keeps_groups_and_compiles_nothing():
 
 
 def test_compilation_needs_a_compiler(monkeypatch):
-    monkeypatch.setattr(runtime.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(UserError, match=r"train.compile: no C\+\+ compiler here; install g\+\+"):
         start_runtime(TrainConfig(device="cpu", compile=True))
     assert not start_runtime(TrainConfig(device="cpu")).compile

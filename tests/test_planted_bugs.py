@@ -24,16 +24,16 @@ def findings(level: str, options: list[str], only: list[str] | None, folder: Pat
 
     torch.manual_seed(0)
     module = importlib.import_module
-    levels, options_of = module("common.levels"), module("common.options")
+    levels, options_of = module("common.levels"), module("common.config.parser")
     path = levels.find_level(level)
     base = ["--data.name", "digits", "--network.weights", "none"]
     arguments = [text.replace("{folder}", str(folder)) for text in [*base, *options]]
     config = options_of.load_config(path / "config.yaml", arguments)
     data = module("common.data").load_splits(config.data, 32)
-    runtime = module("common.runtime").start(config.train, config.fast)
+    runtime = module("common.runtime").start_runtime(config.train, config.fast)
     build_network = levels.load_module(path).build_network
-    subject = module("common.subject").Subject(config, build_network, data, runtime)
-    return module("common.checks").find_bugs(subject, only)
+    subject = module("common.audit.context").AuditContext(config, build_network, data, runtime)
+    return module("common.audit.runner").find_bugs(subject, only)
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
@@ -54,15 +54,15 @@ def test_no_false_alarm(level, folder):
 
 
 def test_every_check_catches_some_bug():
-    checks = {check.check for check in importlib.import_module("common.checks").CHECKS}
+    checks = {check.check for check in importlib.import_module("common.audit.runner").CHECKS}
     assert {bug.check for bug in BUGS} == checks
 
 
 def test_a_bug_is_gone_afterwards():
-    before = importlib.import_module("common.training")
+    before = importlib.import_module("common.training.loop")
     with planted(BUGS[5]):
-        assert importlib.import_module("common.training") is not before
-    assert importlib.import_module("common.training") is before
+        assert importlib.import_module("common.training.loop") is not before
+    assert importlib.import_module("common.training.loop") is before
 
 
 def test_table_is_not_stale():

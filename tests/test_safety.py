@@ -156,7 +156,10 @@ def test_the_page_shows_names_as_text(hostile):
         {},
     ]
     assert json.loads(page.scripts[0])["classes"] == sorted(CLASSES)
-    assert page.scripts[1].strip() == (PROJECT / "common/page.js").read_text("utf-8").strip()
+    assert (
+        page.scripts[1].strip()
+        == (PROJECT / "common/reports/templates/page.js").read_text("utf-8").strip()
+    )
     names = {name for _, attributes in page.elements for name in attributes}
     assert not {name for name in names if name.startswith("on")}
     assert all(a["src"].startswith("data:") for _, a in page.elements if a.get("src"))
