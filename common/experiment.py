@@ -84,7 +84,7 @@ class Experiment:
         facts = {"options": self.config.settings(), "version of torch": torch.__version__}
         facts |= {"pictures": self.data.fingerprint, "split": self.data.split}
         facts |= {"device": self.runtime.device.type, "precision": self.runtime.precision}
-        self.processes.agree(facts)
+        self.processes.check_equal(facts)
 
     def build(self, build_network: Callable[[LevelConfig, int], StagedNetwork]) -> StagedNetwork:
         """The level's network on the device, started from weights or another level's best."""
@@ -97,9 +97,9 @@ class Experiment:
             if self.config.audit:
                 audit(AuditContext(self.config, build_network, self.data, self.runtime))
             guards.check_room(self.folder, network, self.config.train.ema is not None)
-        network.start = self.processes.given(network.start)
+        network.start = self.processes.broadcast_object(network.start)
         network.to(self.runtime.device, memory_format=torch.channels_last)
-        self.processes.same(network.state_dict().values())
+        self.processes.broadcast_(network.state_dict().values())
         self.frozen_before = network.frozen_hash()
         if self.processes.first:
             settings = yaml_files.write(self.config.settings())

@@ -113,7 +113,7 @@ BUGS = [
     Bug("frozen stages left in train mode", STAGED, "                part.eval()",
         "                pass", MODES),
     Bug("a frozen stage gets gradients", STAGED,
-        "part.requires_grad_(name in self.thawed)", "part.requires_grad_(True)", FROZEN,
+        "part.requires_grad_(name in self.unfrozen)", "part.requires_grad_(True)", FROZEN,
         options=("--network.trainable", "layer3", "head")),
     Bug("batch norm that should stay is trained", TRAINING, "network.freeze_batch_norm()", "pass",
         FROZEN, options=("--train.freeze_batch_norm", "true")),

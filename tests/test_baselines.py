@@ -112,12 +112,12 @@ def test_the_audit_passes(file):
     def awake(config, classes):
         return lively(build(config, classes))
 
-    subject = AuditContext(config, awake, data, CPU)
+    context = AuditContext(config, awake, data, CPU)
     names = [check.check for check in runner.CHECKS]
     if file.stem == "efficientnet_v2_s_features":
         # its frozen stages, with random weights, make nearly the same of every picture
         names.remove("one batch can be overfitted")
-    assert [f.line() for f in runner.find_bugs(subject, names) if not f.passed] == []
+    assert [f.line() for f in runner.find_bugs(context, names) if not f.passed] == []
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

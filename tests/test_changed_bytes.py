@@ -202,8 +202,8 @@ def test_weights(tmp_path, kind):
     sha256, expected = read()
     stated(sha256).save([{"epoch": 1, "val_accuracy": 0.25}], tmp_path)
     content = checkpoint.load(last)
-    evidence = SimpleNamespace(metrics={"weights": {"sha256": sha256}}, checkpoint=content)
-    assert check_weights(evidence, Weights(name="mine", sha256=sha256, image_size=8)).passed
+    submission = SimpleNamespace(metrics={"weights": {"sha256": sha256}}, checkpoint=content)
+    assert check_weights(submission, Weights(name="mine", sha256=sha256, image_size=8)).passed
     for _ in changes(file):
         try:
             assert outcome(lambda: read()[1], expected)
@@ -213,7 +213,7 @@ def test_weights(tmp_path, kind):
             with pytest.raises(UserError, match="made with other weights"):
                 stated(now).resume(last)
             assert not check_weights(
-                evidence, Weights(name="mine", sha256=now, image_size=8)
+                submission, Weights(name="mine", sha256=now, image_size=8)
             ).passed
     assert (len(other) == 0) == (kind == "zip"), "only zip's checksums tell at first sight"
     assert sha256 not in other

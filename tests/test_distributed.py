@@ -136,7 +136,7 @@ def test_each_picture_once_an_epoch_with_the_same_draws(world, augment):
         assert torch.equal(torch.cat(positions).sort().values, torch.arange(len(data.train)))
         for batch, parts in zip(whole.epoch(epoch), zip(*(s.epoch(epoch) for s in shares),
                                 strict=True), strict=True):  # fmt: skip
-            sizes = [len(Processes(rank, world).part(len(batch[0]))) for rank in range(world)]
+            sizes = [len(Processes(rank, world).shard(len(batch[0]))) for rank in range(world)]
             assert sum(sizes) == len(batch[0]) and max(sizes) - min(sizes) <= 1
             assert sizes[0] == max(sizes), "whose batch statistics are kept, on a CPU"
             assert min(len(pictures) for pictures, _ in parts) >= 2

@@ -32,8 +32,8 @@ def findings(level: str, options: list[str], only: list[str] | None, folder: Pat
     data = module("common.data").load_splits(config.data, 32)
     runtime = module("common.runtime").start_runtime(config.train, config.fast)
     build_network = levels.load_module(path).build_network
-    subject = module("common.audit.context").AuditContext(config, build_network, data, runtime)
-    return module("common.audit.runner").find_bugs(subject, only)
+    context = module("common.audit.context").AuditContext(config, build_network, data, runtime)
+    return module("common.audit.runner").find_bugs(context, only)
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])

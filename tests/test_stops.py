@@ -174,7 +174,7 @@ def test_a_run_that_cannot_be_leaves_what_is_there(tmp_path, cause):
         facts = {"settings": config.settings(), "network": {}, "optimizer": {}, "scaler": {}}
         facts["optimizer"] = {"state": {}, "param_groups": []}
         epoch = {"epoch": 1, "val_accuracy": 0.5, "val_loss": 0.5}
-        checkpoint.save(folder / "last.pt", facts | {"average": {}, "history": [epoch]})
+        checkpoint.save(folder / "last.pt", facts | {"ema": {}, "history": [epoch]})
         with pytest.raises(UserError, match="an unfinished run"):
             check_unfinished(folder, config)
     with open(folder / "lock", "w") as held:

@@ -57,7 +57,10 @@ def test_gradual_unfreezing_moves_one_stage_more_an_epoch():
         moved.append(changed)
     assert moved == [{"head"}, {"c", "head"}, {"b", "c", "head"}], "batch statistics included"
     every_other = build_schedule({"gradual": {"epochs": 2}}, 10)
-    assert [every_other.thawed(["b", "c", "head"], e) for e in (2, 3)] == [["head"], ["c", "head"]]
+    assert [every_other.unfrozen(["b", "c", "head"], e) for e in (2, 3)] == [
+        ["head"],
+        ["c", "head"],
+    ]
 
 
 def test_the_average_is_the_moving_average(tmp_path):
@@ -70,11 +73,11 @@ def test_the_average_is_the_moving_average(tmp_path):
         decay = min(0.5, (2 + step) / (11 + step))
         mean = decay * mean + (1 - decay) * network.head.classify.weight.detach()
     live = network.head.classify.weight.detach().clone()
-    with trainer.average.in_place():
+    with trainer.ema.in_place():
         torch.testing.assert_close(network.head.classify.weight.detach(), mean)
         assert not torch.allclose(mean, live)
     assert torch.equal(network.head.classify.weight.detach(), live)
-    kept = set(trainer.average.live)
+    kept = set(trainer.ema.live)
     assert "stages.c.1.running_mean" in kept and not any(key.startswith("stages.b") for key in kept)
     assert not EMA(network, None).live
 
@@ -86,7 +89,7 @@ def test_what_is_scored_and_saved_is_the_average(tmp_path):
     last = checkpoint.load(tmp_path / "last.pt")
     assert not torch.allclose(best, last["network"]["head.classify.weight"])
     if max(history, key=lambda e: (e["val_accuracy"], -e["epoch"]))["epoch"] == 3:
-        torch.testing.assert_close(best, last["average"]["mean"]["head.classify.weight"])
+        torch.testing.assert_close(best, last["ema"]["mean"]["head.classify.weight"])
 
 
 @pytest.mark.parametrize(

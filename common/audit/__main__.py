@@ -28,10 +28,10 @@ def main() -> None:
     for level, config in zip(found, configs, strict=True):
         data = load_splits(config.data, input_size(config.network))
         build_network = levels.load_module(level).build_network
-        subject = AuditContext(
+        context = AuditContext(
             config, build_network, data, start_runtime(config.train, config.fast)
         )
-        findings = find_bugs(subject)
+        findings = find_bugs(context)
         print(f"\n{level.name} on {data.title}")
         for finding in findings:
             print(finding.line())

@@ -51,14 +51,14 @@ Check = Callable[["AuditContext"], Finding]
 
 
 def check(name: str, cause: str) -> Callable[[Callable], Check]:
-    """Make a check of a function that takes a subject and returns (passed, expected, seen)."""
+    """Make a check of a function that takes a context and returns (passed, expected, seen)."""
 
     def wrap(function: Callable[["AuditContext"], tuple[bool, str, str]]) -> Check:
         @wraps(function)
-        def run(subject: "AuditContext") -> Finding:
+        def run(context: "AuditContext") -> Finding:
             try:
                 with guards.explained(BATCH):
-                    passed, expected, seen = function(subject)
+                    passed, expected, seen = function(context)
             except UserError:
                 raise
             except Exception as error:  # a bug may raise anything; that is a finding too

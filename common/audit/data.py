@@ -13,11 +13,11 @@ READ = 2**28  # bytes of each split's pictures that are compared
     "pixels normalised",
     "pixels left at 0..255, or not scaled by the mean and deviation of the weights' own pictures",
 )
-def pixels_normalised(subject: AuditContext) -> tuple[bool, str, str]:
-    trainer = subject.trainer()
+def pixels_normalised(context: AuditContext) -> tuple[bool, str, str]:
+    trainer = context.trainer()
     weights = trainer.network.weights
     images = torch.cat([images for images, _ in trainer.val.batches.epoch()])
-    gap = largest_gap(images, subject.pictures(subject.data.val))
+    gap = largest_gap(images, context.pictures(context.data.val))
     right = weights.mean == IMAGENET_MEAN and weights.std == IMAGENET_STD
     expected = f"RGB in [0, 1] less {IMAGENET_MEAN}, by {IMAGENET_STD}, {SIZE} px"
     seen = f"{weights.mean}, {weights.std}; values {images.min():.1f} to {images.max():.1f}"
@@ -28,26 +28,26 @@ def pixels_normalised(subject: AuditContext) -> tuple[bool, str, str]:
     "pictures and labels belong together",
     "labels shifted, sorted or shuffled apart from their pictures",
 )
-def labels_belong(subject: AuditContext) -> tuple[bool, str, str]:
+def labels_belong(context: AuditContext) -> tuple[bool, str, str]:
     wrong = total = 0
-    trainer = subject.trainer()
-    for stream, part in ((trainer.train, subject.data.train), (trainer.val, subject.data.val)):
-        pictures, order = subject.pictures(part), torch.cat(stream.batches.order(0))
+    trainer = context.trainer()
+    for stream, part in ((trainer.train, context.data.train), (trainer.val, context.data.val)):
+        pictures, order = context.pictures(part), torch.cat(stream.batches.order(0))
         stream.batches.transform = None  # as they lie; augmentation has a check of its own
         for images, labels in stream.batches.epoch(0):
             own, order = order[: len(labels)], order[len(labels) :]
             same = (images - pictures[own]).abs().amax((1, 2, 3)) < 1e-2
             right = same & (labels == part.labels.to(labels.device)[own])
             wrong, total = wrong + int((~right).sum()), total + len(labels)
-    for part in (subject.whole.train, subject.whole.val, subject.whole.test):
+    for part in (context.whole.train, context.whole.val, context.whole.test):
         for name, label in zip(part.names or [], part.labels.tolist(), strict=False):
             wrong += name.split("/")[1] != part.classes[label]
     return wrong == 0, "each picture with its own label", f"{wrong} of {total} checked without"
 
 
 @check("splits disjoint", "val or test pictures that are in train too: a copy, or a wrong split")
-def splits_disjoint(subject: AuditContext) -> tuple[bool, str, str]:
-    data = subject.whole
+def splits_disjoint(context: AuditContext) -> tuple[bool, str, str]:
+    data = context.whole
     rows = [set(part.rows.tolist()) for part in (data.train, data.val, data.test)]
     shared = len(rows[0] & rows[1]) + len(rows[0] & rows[2]) + len(rows[1] & rows[2])
     train, val, test = (_some(part) for part in (data.train, data.val, data.test))
@@ -64,12 +64,12 @@ def _some(part: ImageSet) -> ImageSet:
 
 
 @check("each split where it belongs", "evaluation on the training set, or training on val or test")
-def splits_used(subject: AuditContext) -> tuple[bool, str, str]:
-    trainer, wrong = subject.trainer(), []
+def splits_used(context: AuditContext) -> tuple[bool, str, str]:
+    trainer, wrong = context.trainer(), []
     for name, stream in (("train", trainer.train), ("val", trainer.val)):
         stream.batches.transform = None
         images = torch.cat([images for images, _ in stream.batches.epoch(0)])
-        own = subject.pictures(getattr(subject.data, name))
+        own = context.pictures(getattr(context.data, name))
         same = len(images) == len(own) and largest_gap(_sorted(images), _sorted(own)) < 1e-2
         if not same:
             wrong.append(name)
@@ -82,11 +82,11 @@ def _sorted(images: Tensor) -> Tensor:
 
 
 @check("train is shuffled", "a loader without shuffle, or one order drawn once for all epochs")
-def train_shuffled(subject: AuditContext) -> tuple[bool, str, str]:
-    stream = subject.trainer().train.batches
+def train_shuffled(context: AuditContext) -> tuple[bool, str, str]:
+    stream = context.trainer().train.batches
     stream.transform = None
     images = [torch.cat([i for i, _ in stream.epoch(epoch)]) for epoch in (0, 1)]
-    own = subject.pictures(subject.data.train)
+    own = context.pictures(context.data.train)
     kept = [float(((i - own).abs().amax((1, 2, 3)) < 1e-2).float().mean()) for i in images]
     same = float(((images[0] - images[1]).abs().amax((1, 2, 3)) < 1e-2).float().mean())
     complete = all(largest_gap(_sorted(i), _sorted(own)) < 1e-3 for i in images)
@@ -100,19 +100,19 @@ def train_shuffled(subject: AuditContext) -> tuple[bool, str, str]:
     "augmentation on train only",
     "one draw for a whole batch, augmentation never called, or val given train's transform",
 )
-def augmentation_on_train(subject: AuditContext) -> tuple[bool, str, str]:
-    trainer, train, val = subject.trainer(), subject.data.train, subject.data.val
-    moves = subject.config.augment and (subject.data.mirror or len(subject.config.augment) > 1)
+def augmentation_on_train(context: AuditContext) -> tuple[bool, str, str]:
+    trainer, train, val = context.trainer(), context.data.train, context.data.val
+    moves = context.config.augment and (context.data.mirror or len(context.config.augment) > 1)
     positions = torch.zeros(32, dtype=torch.int64)  # one picture, 32 times
     images, _ = trainer.train.batches.batch(positions)
     different = len({image.tobytes() for image in images.float().cpu().numpy()})
     evaluated = torch.cat([images for images, _ in trainer.val.batches.epoch()])
-    gap = largest_gap(evaluated, subject.pictures(val))
+    gap = largest_gap(evaluated, context.pictures(val))
     next(iter(trainer.train.epoch(1)))
-    kept = bool(subject.config.augment) and trainer.train.trunk.recall(train) is not None
+    kept = bool(context.config.augment) and trainer.train.trunk.recall(train) is not None
     expected = f"{'several' if moves else 'one'} of 32 different, val as it is"
     seen = f"{different} of 32 different, val {gap:.0e} off" + (
         ", kept over epochs" if kept else ""
     )
-    plain = moves or largest_gap(images[:1], subject.prepare(train.images[:1])) < 1e-3
+    plain = moves or largest_gap(images[:1], context.prepare(train.images[:1])) < 1e-3
     return (different > 1) == bool(moves) and plain and gap < 1e-3 and not kept, expected, seen

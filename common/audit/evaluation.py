@@ -10,34 +10,34 @@ from common.models import FeatureBatches, StagedNetwork, Trunk
 
 
 def _predict(
-    subject: AuditContext, network: StagedNetwork, part: ImageSet, batch_size: int = BATCH
+    context: AuditContext, network: StagedNetwork, part: ImageSet, batch_size: int = BATCH
 ) -> Predictions:
-    batches = Batches(part, network.weights, batch_size, subject.runtime)
-    trunk = Trunk(network, subject.runtime)
+    batches = Batches(part, network.weights, batch_size, context.runtime)
+    trunk = Trunk(network, context.runtime)
     return predict(network, FeatureBatches(batches, trunk, repeats=False))
 
 
 @check("two evaluations agree", "dropout or batch norm left in train mode while evaluating")
-def evaluations_agree(subject: AuditContext) -> tuple[bool, str, str]:
-    network = subject.network().train()
-    first, second = (_predict(subject, network, subject.data.val) for _ in range(2))
+def evaluations_agree(context: AuditContext) -> tuple[bool, str, str]:
+    network = context.network().train()
+    first, second = (_predict(context, network, context.data.val) for _ in range(2))
     gap = largest_gap(first.logits, second.logits)
     return gap == 0, "equal logits", f"{gap:.1e} apart"
 
 
 @check("no dependence on batch size or order", "batch statistics used in evaluation")
-def batch_independent(subject: AuditContext) -> tuple[bool, str, str]:
-    network, part = subject.network().train(), subject.data.val
-    whole = _predict(subject, network, part)
+def batch_independent(context: AuditContext) -> tuple[bool, str, str]:
+    network, part = context.network().train(), context.data.val
+    whole = _predict(context, network, part)
     backwards = torch.arange(len(part)).flip(0)
-    other = _predict(subject, network, part.subset(backwards), batch_size=5).logits.flip(0)
+    other = _predict(context, network, part.subset(backwards), batch_size=5).logits.flip(0)
     gap = largest_gap(other, whole.logits)
     return gap < 1e-3, "the same logits, batches of 5, backwards", f"{gap:.1e} apart"
 
 
 @check("accuracy is total over total", "the mean of batch means, where the last batch is short")
-def total_over_total(subject: AuditContext) -> tuple[bool, str, str]:
-    trainer = subject.trainer(lr=1e-12, optimizer="sgd", weight_decay=0.0)
+def total_over_total(context: AuditContext) -> tuple[bool, str, str]:
+    trainer = context.trainer(lr=1e-12, optimizer="sgd", weight_decay=0.0)
     hits: list[Tensor] = []
     losses: list[Tensor] = []
     step = trainer.step
@@ -51,9 +51,9 @@ def total_over_total(subject: AuditContext) -> tuple[bool, str, str]:
 
     trainer.step = spy
     entry = trainer.epoch(1)
-    part = subject.data.val
+    part = context.data.val
     with torch.no_grad():
-        logits = trainer.network.eval()(subject.pictures(part)).cpu()
+        logits = trainer.network.eval()(context.pictures(part)).cpu()
     logs = logits.double().log_softmax(1)
     own = {
         "train_accuracy": float(torch.cat(hits).double().mean()),
@@ -68,26 +68,26 @@ def total_over_total(subject: AuditContext) -> tuple[bool, str, str]:
 
 
 @check("a blind network learns nothing", "labels that leak into the input or the evaluation")
-def blind_is_blind(subject: AuditContext) -> tuple[bool, str, str]:
-    part = subject.data.val
+def blind_is_blind(context: AuditContext) -> tuple[bool, str, str]:
+    part = context.data.val
     grey = torch.full_like(part.images, 128)
     blind = ImageSet(grey, torch.arange(len(part)), part.labels, part.classes)
-    score = _predict(subject, subject.network(), blind).score()
+    score = _predict(context, context.network(), blind).score()
     prior = int(part.labels.bincount().max()) / len(part)
     expected = f"no more than the largest class's share, {prior:.0%}, of grey pictures right"
     return score["accuracy"] <= prior + 1e-9, expected, f"{score['accuracy']:.0%}"
 
 
 @check("test is scored on test", "a report on other pictures, or in another order")
-def scored_on_test(subject: AuditContext) -> tuple[bool, str, str]:
-    network = subject.network()
-    results = evaluate(network, subject.data, subject.config, Trunk(network, subject.runtime))
+def scored_on_test(context: AuditContext) -> tuple[bool, str, str]:
+    network = context.network()
+    results = evaluate(network, context.data, context.config, Trunk(network, context.runtime))
     wrong = []
     for name in ("train", "val", "test"):
-        part, own = getattr(subject.data, name), getattr(results, name)
+        part, own = getattr(context.data, name), getattr(results, name)
         own = results.test_single if name == "test" else own
         with torch.no_grad():
-            logits = network.eval()(subject.pictures(part)).cpu()
+            logits = network.eval()(context.pictures(part)).cpu()
         same = len(own.labels) == len(part) and torch.equal(own.labels, part.labels)
         if not same or largest_gap(own.logits, logits) > 1e-3:
             wrong.append(name)
@@ -96,11 +96,11 @@ def scored_on_test(subject: AuditContext) -> tuple[bool, str, str]:
 
 
 @check("test-time augmentation", "flipped upside down, or the passes not averaged")
-def tta_averages(subject: AuditContext) -> tuple[bool, str, str]:
-    network, part = subject.network(), subject.data.test
-    tta = subject.config.test.tta
-    tta = "shifts" if tta.startswith("flip") and not subject.data.mirror else tta
-    results = evaluate(network, subject.data, subject.config, Trunk(network, subject.runtime))
+def tta_averages(context: AuditContext) -> tuple[bool, str, str]:
+    network, part = context.network(), context.data.test
+    tta = context.config.test.tta
+    tta = "shifts" if tta.startswith("flip") and not context.data.mirror else tta
+    results = evaluate(network, context.data, context.config, Trunk(network, context.runtime))
     passes = [part.images]
     if tta == "flip":
         passes.append(torch.from_numpy(part.images.numpy()[:, :, :, ::-1].copy()))
@@ -113,7 +113,7 @@ def tta_averages(subject: AuditContext) -> tuple[bool, str, str]:
         passes += [torch.from_numpy(x.numpy()[:, :, :, ::-1].copy()) for x in passes]
     network.eval()
     with torch.no_grad():
-        logits = torch.stack([network(subject.prepare(images)).cpu() for images in passes])
+        logits = torch.stack([network(context.prepare(images)).cpu() for images in passes])
     gap = largest_gap(results.test.logits, logits.mean(0))
     names = {"none": "a single pass", "flip": "the mean of the picture's and its mirror image's"}
     expected = (

@@ -44,24 +44,24 @@ class AuditFailed(UserError):
     status = 1
 
 
-def find_bugs(subject: AuditContext, only: list[str] | None = None) -> list[Finding]:
+def find_bugs(context: AuditContext, only: list[str] | None = None) -> list[Finding]:
     """Run the checks (or those with the given names) and return what each found."""
     level = log.level
     log.setLevel(logging.WARNING)  # of the tiny runs inside, nobody wants to hear
     try:
-        return [check(subject) for check in CHECKS if only is None or check.check in only]
+        return [check(context) for check in CHECKS if only is None or check.check in only]
     finally:
         log.setLevel(level)
 
 
-def audit(subject: AuditContext) -> list[Finding]:
+def audit(context: AuditContext) -> list[Finding]:
     """Run all checks, log how it went, and stop at failures.
 
     Raises:
         AuditFailed: the failed checks, one line.
     """
     started = time.perf_counter()
-    findings = find_bugs(subject)
+    findings = find_bugs(context)
     failed = [finding for finding in findings if not finding.passed]
     for finding in failed:
         log.info(finding.line())

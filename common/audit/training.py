@@ -15,11 +15,11 @@ from common.training.schedules import build_schedule
 
 
 @check("one batch can be overfitted", "gradients that do not reach the weights, a wrong loss")
-def overfits_one_batch(subject: AuditContext) -> tuple[bool, str, str]:
+def overfits_one_batch(context: AuditContext) -> tuple[bool, str, str]:
     plain = {"optimizer": "adam", "schedule": "constant", "weight_decay": 0.0}
     tried = []
     for rate in (3e-3, 3e-4, 0.1):  # of some network each; the last for features that are faint
-        trainer = subject.trainer(lr=rate, label_smoothing=0.0, **plain)
+        trainer = context.trainer(lr=rate, label_smoothing=0.0, **plain)
         without_dropout(trainer.network).train()
         features, targets = next(trainer.train.epoch(0))
         losses = [float(trainer.step(0, features, targets)[0])]
@@ -40,12 +40,12 @@ def overfits_one_batch(subject: AuditContext) -> tuple[bool, str, str]:
     "one step is the configured step",
     "gradients not zeroed before the next step, a wrong loss, a parameter the optimiser never got",
 )
-def step_as_configured(subject: AuditContext) -> tuple[bool, str, str]:
-    trainer = subject.trainer()
+def step_as_configured(context: AuditContext) -> tuple[bool, str, str]:
+    trainer = context.trainer()
     own = without_dropout(trainer.network).train()
     start = {name: value.detach().clone() for name, value in own.named_parameters()}
     reference = copy.deepcopy(own)
-    optimizer = _reference_optimizer(reference, subject)
+    optimizer = _reference_optimizer(reference, context)
     moving = [p for group in optimizer.param_groups for p in group["params"]]
     rate = build_schedule(trainer.config.train.schedule, _steps(trainer))
     smoothing, clip = trainer.config.train.label_smoothing, trainer.config.train.clip_norm
@@ -73,11 +73,11 @@ def step_as_configured(subject: AuditContext) -> tuple[bool, str, str]:
     return worst < 0.05, expected, f"{worst:.1%} of the way off" + (f" at {where}" if where else "")
 
 
-def _reference_optimizer(network: StagedNetwork, subject: AuditContext) -> torch.optim.Optimizer:
+def _reference_optimizer(network: StagedNetwork, context: AuditContext) -> torch.optim.Optimizer:
     """The configured optimiser over what the config says trains, in its plainest form."""
-    names = [n for n in [*network.stages, "head"] if n in subject.config.network.trainable]
+    names = [n for n in [*network.stages, "head"] if n in context.config.network.trainable]
     starts = ["head." if n == "head" else f"stages.{n}." for n in reversed(names)]  # a group each
-    train, named = subject.config.train, dict(network.named_parameters())
+    train, named = context.config.train, dict(network.named_parameters())
     fixed = _batch_norm_keys(network) if train.freeze_batch_norm else ()
     groups = [
         [p for name, p in named.items() if name.startswith(start) and name not in fixed]
@@ -127,10 +127,10 @@ def _steps(trainer: Trainer) -> int:
 
 
 @check("train and eval mode", "model.train() or model.eval() missing, or the mode not restored")
-def modes(subject: AuditContext) -> tuple[bool, str, str]:
-    trainer = subject.trainer()
+def modes(context: AuditContext) -> tuple[bool, str, str]:
+    trainer = context.trainer()
     network, seen = trainer.network, {"train": set(), "eval": set()}
-    trains = [part for name, part in network.parts() if name in subject.config.network.trainable]
+    trains = [part for name, part in network.parts() if name in context.config.network.trainable]
     for part in trains:
         part.register_forward_pre_hook(
             lambda part, _: seen["train" if torch.is_grad_enabled() else "eval"].add(part.training)
@@ -146,16 +146,16 @@ def modes(subject: AuditContext) -> tuple[bool, str, str]:
 
 
 @check("frozen means frozen", "batch norm of a frozen stage in train mode, or a stray gradient")
-def frozen_is_frozen(subject: AuditContext) -> tuple[bool, str, str]:
-    trainer = subject.trainer()
+def frozen_is_frozen(context: AuditContext) -> tuple[bool, str, str]:
+    trainer = context.trainer()
     before = copy.deepcopy(trainer.network.state_dict())
     trainer.epoch(1)
-    names = trainer.rate.thawed(subject.config.network.trainable, 1)
+    names = trainer.rate.unfrozen(context.config.network.trainable, 1)
     trains = tuple("head." if name == "head" else f"stages.{name}." for name in names)
     state = trainer.network.state_dict()
     moved = [key for key, value in state.items() if not torch.equal(value, before[key])]
     pulled = [key for key, p in trainer.network.named_parameters() if p.grad is not None]
-    fixed = _batch_norm_keys(trainer.network) if subject.config.train.freeze_batch_norm else ()
+    fixed = _batch_norm_keys(trainer.network) if context.config.train.freeze_batch_norm else ()
     strays = [key for key in moved + pulled if not key.startswith(trains) or key in fixed]
     still = [name for name in trains if not any(key.startswith(name) for key in moved)]
     seen = f"{len(moved)} moved" + (f", frozen, and touched: {strays[0]}" if strays else "")
@@ -164,8 +164,8 @@ def frozen_is_frozen(subject: AuditContext) -> tuple[bool, str, str]:
 
 
 @check("the rate moves as configured", "the schedule stepped once an epoch instead of a step")
-def rate_as_configured(subject: AuditContext) -> tuple[bool, str, str]:
-    trainer, rates = subject.trainer(), []
+def rate_as_configured(context: AuditContext) -> tuple[bool, str, str]:
+    trainer, rates = context.trainer(), []
     step = trainer.step
 
     def spy(*arguments: object) -> tuple[Tensor, Tensor]:
@@ -186,10 +186,10 @@ def rate_as_configured(subject: AuditContext) -> tuple[bool, str, str]:
 
 
 @check("same seed, same result", "a generator that is not seeded, or state left from before")
-def same_seed_same_result(subject: AuditContext) -> tuple[bool, str, str]:
+def same_seed_same_result(context: AuditContext) -> tuple[bool, str, str]:
     weights = []
     for _ in range(2):
-        trainer = subject.trainer()
+        trainer = context.trainer()
         trainer.epoch(1)
         weights.append(torch.cat([p.detach().flatten() for p in trainer.parameters]))
         torch.rand(7)  # the second run finds the global generator elsewhere
@@ -208,22 +208,22 @@ class Tripwire:
 
 
 @check("test is never read in training", "the epoch, or anything else, chosen on the test set")
-def test_untouched(subject: AuditContext) -> tuple[bool, str, str]:
-    data: Splits = copy.copy(subject.data)
+def test_untouched(context: AuditContext) -> tuple[bool, str, str]:
+    data: Splits = copy.copy(context.data)
     object.__setattr__(data, "test", Tripwire())
-    config = copy.deepcopy(subject.config)
+    config = copy.deepcopy(context.config)
     config.train.epochs, config.train.early_stopping = 1, None
     with tempfile.TemporaryDirectory() as folder:
-        network = subject.network()
-        fit(network, data, config, Trunk(network, subject.runtime), Path(folder))
+        network = context.network()
+        fit(network, data, config, Trunk(network, context.runtime), Path(folder))
     return True, "fit to end without it", "it did"
 
 
 @check("the best epoch on val is kept", "the last epoch kept, or another score than val's used")
-def best_epoch_kept(subject: AuditContext) -> tuple[bool, str, str]:
-    config = copy.deepcopy(subject.config)
+def best_epoch_kept(context: AuditContext) -> tuple[bool, str, str]:
+    config = copy.deepcopy(context.config)
     config.train.epochs, config.train.early_stopping = 3, None
-    network, scores, states = subject.network(), [0.5, 0.7, 0.6], []
+    network, scores, states = context.network(), [0.5, 0.7, 0.6], []
     original = Trainer.epoch
 
     def scripted(trainer: Trainer, number: int) -> dict:
@@ -239,8 +239,8 @@ def best_epoch_kept(subject: AuditContext) -> tuple[bool, str, str]:
     Trainer.epoch = scripted
     try:
         with tempfile.TemporaryDirectory() as folder:
-            trunk = Trunk(network, subject.runtime)
-            fit(network, subject.data, config, trunk, Path(folder))
+            trunk = Trunk(network, context.runtime)
+            fit(network, context.data, config, trunk, Path(folder))
     finally:
         Trainer.epoch = original
     own = next(p for p in network.parameters() if p.requires_grad)

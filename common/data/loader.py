@@ -63,7 +63,7 @@ class Batches:
         """
         count = len(self.images)
         if self.seed is None:
-            part = self.runtime.processes.part(count)
+            part = self.runtime.processes.shard(count)
             return self.split(torch.arange(part.start, part.stop))
         generator = torch.Generator().manual_seed(counter_seed(self.seed, "order", epoch))
         return self.split(torch.randperm(count, generator=generator))

@@ -102,7 +102,7 @@ def predict(network: StagedNetwork, batches: FeatureBatches) -> Predictions:
     if not logits:  # more processes than pictures
         logits, labels = [torch.empty(0, len(images.classes))], [images.labels[:0]]
     parts = torch.cat(logits).cpu(), torch.cat(labels).cpu()
-    return Predictions(*(runtime.processes.whole(part, len(images)) for part in parts))
+    return Predictions(*(runtime.processes.all_gather(part, len(images)) for part in parts))
 
 
 def evaluate(network: StagedNetwork, data: Splits, config: LevelConfig, trunk: Trunk) -> Results:

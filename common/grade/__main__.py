@@ -131,11 +131,11 @@ def grade_project(
             notes.append(f"Not graded: {', '.join(left)}.")
         if rest := [str(f) for f in found if f.resolve() != folder.resolve()]:
             notes.append(f"Other reports (--reports chooses): {', '.join(rest)}.")
-    desk, grades = DataCache(), []
-    for evidence in graded:
-        log.warning("grading %s", evidence.level)
-        rows, whose = _benchmarks(evidence), _owner(evidence, graded)
-        grades.append(examine(evidence, rows, options, desk, whose))
+    cache, grades = DataCache(), []
+    for submission in graded:
+        log.warning("grading %s", submission.level)
+        rows, whose = _benchmarks(submission), _owner(submission, graded)
+        grades.append(examine(submission, rows, options, cache, whose))
     compare_with_below(grades)
     if options.retrain:
         retrain.train_again(grades, options)
@@ -144,26 +144,26 @@ def grade_project(
     return grades, notes
 
 
-def _owner(evidence: Submission, graded: list[Submission]) -> str:
+def _owner(submission: Submission, graded: list[Submission]) -> str:
     """The other level that the checkpoint's settings belong to, or ""."""
-    if evidence.checkpoint is None:
+    if submission.checkpoint is None:
         return ""
-    settings = comparable(evidence.checkpoint["settings"])
-    if settings == comparable(evidence.metrics["settings"]):
+    settings = comparable(submission.checkpoint["settings"])
+    if settings == comparable(submission.metrics["settings"]):
         return ""
-    known = [other for other in graded if other.metrics is not None and other is not evidence]
+    known = [other for other in graded if other.metrics is not None and other is not submission]
     found = (o.level for o in known if comparable(o.metrics["settings"]) == settings)
     return next(found, "")
 
 
-def _benchmarks(evidence: Submission) -> list[Benchmark]:
+def _benchmarks(submission: Submission) -> list[Benchmark]:
     """Of this checkout's own config, or of the submission's for a level of its own."""
-    own = paths.PROJECT / evidence.level / "config.yaml"
-    file = own if own.is_file() else evidence.project / evidence.level / "config.yaml"
+    own = paths.PROJECT / submission.level / "config.yaml"
+    file = own if own.is_file() else submission.project / submission.level / "config.yaml"
     try:
         return load_config(file).benchmarks
     except UserError as error:
-        evidence.problems.setdefault("report", str(error))
+        submission.problems.setdefault("report", str(error))
         return []
 
 

@@ -40,9 +40,9 @@ class Finding:
         return {True: "passed", False: "failed", None: "not run"}[self.passed]
 
 
-def check_settings(evidence: Submission, whose: str) -> Finding:
+def check_settings(submission: Submission, whose: str) -> Finding:
     """The checkpoint was made with the settings, and in the epoch, that the report tells."""
-    content, metrics = evidence.checkpoint, evidence.metrics
+    content, metrics = submission.checkpoint, submission.metrics
     own, other = comparable(metrics["settings"]), comparable(content["settings"])
     wrong = [
         f"{key} {other.get(key)} instead of {own.get(key)}"
@@ -57,9 +57,9 @@ def check_settings(evidence: Submission, whose: str) -> Finding:
     return Finding("checkpoint is this run's", not wrong and not whose, expected, seen)
 
 
-def check_data(evidence: Submission, data: Splits) -> list[Finding]:
+def check_data(submission: Submission, data: Splits) -> list[Finding]:
     """Pictures and split, by what this checkout reads."""
-    claimed, content = evidence.metrics["data"], evidence.checkpoint
+    claimed, content = submission.metrics["data"], submission.checkpoint
     wrong = []
     for who, said in (("the report", claimed), ("the checkpoint", content)):
         if said["fingerprint"] != data.fingerprint:
@@ -130,7 +130,7 @@ def check_predictions(
 
 
 def check_metrics(
-    evidence: Submission, config: LevelConfig, facts: dict[str, Any], scores: dict, same: bool
+    submission: Submission, config: LevelConfig, facts: dict[str, Any], scores: dict, same: bool
 ) -> Finding:
     """metrics.json's test figures are the recomputed ones, and it is about this run.
 
@@ -139,15 +139,15 @@ def check_metrics(
         scores: `test` and `test_single`, recomputed, and `detail`, of which figures that
             metrics.json lacks are passed over.
     """
-    metrics, wrong = evidence.metrics, []
-    facts = facts | {"level": evidence.level, "seed": config.seed}
+    metrics, wrong = submission.metrics, []
+    facts = facts | {"level": submission.level, "seed": config.seed}
     for key, value in facts.items():
         said = flat(metrics).get(key)
         if said != value and not (key == "trainable" and set(map(str, said)) == set(value)):
             wrong.append(f"{key} {said} instead of {value}")
     name = run_name(metrics["level"], metrics["config"], metrics["seed"])
-    if name != evidence.report.name:
-        wrong.append(f"a report of {name} in {evidence.report.name}")
+    if name != submission.report.name:
+        wrong.append(f"a report of {name} in {submission.report.name}")
     detail = metrics.get("detail")
     for key, value in scores["detail"].items() if same and isinstance(detail, dict) else ():
         if key in detail and not equal(detail[key], value, 1e-4):
@@ -179,9 +179,9 @@ def equal(claimed: object, found: object, tolerance: float) -> bool:
     return pair[0].shape == pair[1].shape and np.allclose(*pair, 0, tolerance, equal_nan=True)
 
 
-def check_history(evidence: Submission) -> Finding:
+def check_history(submission: Submission) -> Finding:
     """The epoch that was tested is the one that history.json says was best on val."""
-    metrics, values = evidence.metrics, [e["val_accuracy"] for e in evidence.history]
+    metrics, values = submission.metrics, [e["val_accuracy"] for e in submission.history]
     best, expected = values.index(max(values)) + 1, "the tested epoch is the best of history.json"
     said = (metrics["epochs"], metrics["best_epoch"], metrics["val"]["accuracy"])
     seen = f"epoch {said[1]} of {said[0]} with val {said[2]:.4f}"
@@ -211,28 +211,28 @@ def find_bar(rows: list[Benchmark], metrics: dict, config: LevelConfig) -> tuple
     return None, f"no row for {title}, {weights}, {size} px"
 
 
-def check_weights(evidence: Submission, weights: Weights) -> Finding:
+def check_weights(submission: Submission, weights: Weights) -> Finding:
     """The starting weights' file is the one that the run says it started from."""
-    said = {"the report": evidence.metrics["weights"].get("sha256")}
-    said["the checkpoint"] = evidence.checkpoint.get("weights")
+    said = {"the report": submission.metrics["weights"].get("sha256")}
+    said["the checkpoint"] = submission.checkpoint.get("weights")
     wrong = [f"{str(h)[:12]}... in {who}" for who, h in said.items() if h != weights.sha256]
     expected = f"{weights.name}, SHA-256 {str(weights.sha256)[:12]}..."
     return Finding("starting weights", not wrong, expected, ", ".join(wrong) or "the same")
 
 
-def check_frozen(evidence: Submission, config: LevelConfig) -> Finding:
+def check_frozen(submission: Submission, config: LevelConfig) -> Finding:
     """What the run says it froze is, to the last bit, what it started from."""
     weights = config.network.weights
     start = [] if weights == "none" else [_pretrained(config.network)]
     missing = ""
     if level := config.network.start_from:
-        folder = evidence.checkpoint_path.parent.parent
+        folder = submission.checkpoint_path.parent.parent
         path = folder / run_name(level, "config", config.seed) / "best.pt"
         try:
             start.append(read_checkpoint(path)["network"])
         except Exception:  # its own level's checks say what is wrong with it
             missing = f" ({level}'s checkpoint is missing or unreadable)"
-    state = evidence.checkpoint["network"]
+    state = submission.checkpoint["network"]
     frozen = [key for key in state if _part(key) not in config.network.trainable]
     known = [key for key in frozen if any(key in tensors for tensors in start)]
     changed = [k for k in known if not any(_same(state[k], tensors.get(k)) for tensors in start)]

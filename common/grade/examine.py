@@ -70,7 +70,7 @@ class Grade:
         below: what `statistics.compare` gives against the level below, with its name as `level`
     """
 
-    evidence: Submission
+    submission: Submission
     findings: list[Finding] = field(default_factory=list)
     test: dict | None = None
     bar: float | None = None
@@ -109,7 +109,7 @@ class DataCache:
 
 
 def examine(
-    evidence: Submission, rows: list[Benchmark], options: Options, desk: DataCache, whose: str
+    submission: Submission, rows: list[Benchmark], options: Options, cache: DataCache, whose: str
 ) -> Grade:
     """Every check but those that need the level below.
 
@@ -117,13 +117,13 @@ def examine(
         rows: the level's benchmarks.
         whose: another level whose checkpoint this is, or "".
     """
-    grade = Grade(evidence)
+    grade = Grade(submission)
     try:
-        _examine(grade, rows, options, desk, whose)
+        _examine(grade, rows, options, cache, whose)
     except _Stop as stop:
         grade.findings.append(stop.finding)
     except Exception as error:  # files made to break a reader must not end the others' grade
-        log.warning("%s: cannot be examined", evidence.level, exc_info=True)
+        log.warning("%s: cannot be examined", submission.level, exc_info=True)
         text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         grade.findings = [Finding("report", False, "a report that can be examined", text)]
         grade.predictions = grade.test = None
@@ -138,52 +138,54 @@ class _Stop(Exception):
 
 
 def _examine(
-    grade: Grade, rows: list[Benchmark], options: Options, desk: DataCache, whose: str
+    grade: Grade, rows: list[Benchmark], options: Options, cache: DataCache, whose: str
 ) -> None:
-    evidence, add = grade.evidence, grade.findings.append
-    problem = evidence.problems.get("report")
+    submission, add = grade.submission, grade.findings.append
+    problem = submission.problems.get("report")
     expected = "metrics.json, history.json and predictions.npz"
-    add(Finding("report", problem is None, expected, problem or f"{evidence.report}"))
-    if evidence.metrics is None:
+    add(Finding("report", problem is None, expected, problem or f"{submission.report}"))
+    if submission.metrics is None:
         return
-    problem = evidence.problems.get("checkpoint")
+    problem = submission.problems.get("checkpoint")
     expected = "the best.pt of the report's run"
-    add(Finding("checkpoint", problem is None, expected, problem or f"{evidence.checkpoint_path}"))
-    if evidence.checkpoint is None:
+    add(
+        Finding("checkpoint", problem is None, expected, problem or f"{submission.checkpoint_path}")
+    )
+    if submission.checkpoint is None:
         return
-    metrics, project = evidence.metrics, evidence.project
-    add(check_settings(evidence, whose))
+    metrics, project = submission.metrics, submission.project
+    add(check_settings(submission, whose))
 
     try:
         settings, paths = metrics["settings"], (options.data_root, options.weights)
         config = grade.config = read_settings(settings, project, *paths)
         _keep_names(config, metrics, options)
         machine = _start(config, metrics)
-        data, copies = desk.read(config)
+        data, copies = cache.read(config)
     except UserError as error:
         hint = "" if options.data_root else "; --data-root says where the pictures are here"
         raise _Stop("data", "the pictures of the report's settings", f"{error}{hint}") from error
     grade.data = data
-    for finding in [*check_data(evidence, data), copies]:
+    for finding in [*check_data(submission, data), copies]:
         add(finding)
 
     try:
         weights = describe_weights(config.network)
-        add(check_weights(evidence, weights))
-        add(check_frozen(evidence, config))
+        add(check_weights(submission, weights))
+        add(check_frozen(submission, config))
     except UserError as error:
         hint = "" if options.weights else "; --weights says where they are here"
         expected = "the weights of the report's settings"
         raise _Stop("starting weights", expected, f"{error}{hint}") from error
 
-    if evidence.history is not None:
-        add(check_history(evidence))
+    if submission.history is not None:
+        add(check_history(submission))
     tta = tta_of(config, data)
     grade.same = same_machine(metrics, machine)
-    checkpoint, expected = evidence.checkpoint_path, "build_network's network with these weights"
+    checkpoint, expected = submission.checkpoint_path, "build_network's network with these weights"
     try:
         test, single = sandbox.test_logits(
-            project / evidence.level, config, checkpoint, data.test, tta, options.timeout
+            project / submission.level, config, checkpoint, data.test, tta, options.timeout
         )
     except UserError as error:
         raise _Stop("network", expected, error) from error
@@ -197,9 +199,9 @@ def _examine(
     detail = statistics.describe(test.logits.numpy(), test.labels.numpy())
     detail["interval"] = list(grade.test["interval"])
     scores = {"test": grade.test, "test_single": single.score(), "detail": detail}
-    add(check_metrics(evidence, config, facts, scores, grade.same))
-    if evidence.predictions is not None:
-        add(check_predictions(evidence.predictions, test, single, grade.same))
+    add(check_metrics(submission, config, facts, scores, grade.same))
+    if submission.predictions is not None:
+        add(check_predictions(submission.predictions, test, single, grade.same))
     grade.bar, reason = find_bar(rows, metrics, config)
     seen = f"{100 * grade.test['accuracy']:.2f} %"
     if grade.bar is None:

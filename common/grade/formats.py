@@ -29,7 +29,7 @@ def text(grades: list[Grade], notes: list[str]) -> str:
     header += ["95 % interval", "verdict"]
     lines = [aligned(header, [_row(grade) for grade in grades]), ""]
     for grade in grades:
-        lines.append(grade.evidence.level)
+        lines.append(grade.submission.level)
         for f in grade.findings:
             mark = {True: "ok  ", False: "FAIL", None: "--  "}[f.passed]
             lines.append(f"  {mark} {f.check}: {_words(f)}")
@@ -42,7 +42,7 @@ def _words(finding: Finding) -> str:
 
 
 def _row(grade: Grade) -> list[str]:
-    row = [grade.evidence.level, "pass" if grade.passed else "FAIL"]
+    row = [grade.submission.level, "pass" if grade.passed else "FAIL"]
     if not grade.test:
         return [*row, *[""] * 6]
     low, high = grade.test["interval"]
@@ -59,8 +59,8 @@ def as_json(grades: list[Grade], notes: list[str]) -> str:
     """Everything, with unrounded figures."""
     levels = [
         {
-            "level": grade.evidence.level,
-            "report": printable(str(grade.evidence.report or "")) or None,
+            "level": grade.submission.level,
+            "report": printable(str(grade.submission.report or "")) or None,
             "passed": grade.passed,
             "test": grade.test,
             "benchmark": grade.bar,
@@ -86,10 +86,10 @@ def junit(grades: list[Grade], notes: list[str]) -> str:
         counts = {"tests": len(outcomes), "failures": outcomes.count("failed")}
         counts |= {"errors": 0, "skipped": outcomes.count("not run")}
         attributes = {key: str(value) for key, value in counts.items()}
-        suite = ElementTree.SubElement(root, "testsuite", name=grade.evidence.level, **attributes)
+        suite = ElementTree.SubElement(root, "testsuite", name=grade.submission.level, **attributes)
         for f in grade.findings:
             case = ElementTree.SubElement(
-                suite, "testcase", classname=grade.evidence.level, name=f.check
+                suite, "testcase", classname=grade.submission.level, name=f.check
             )
             words = _words(f)
             if f.passed:
@@ -113,7 +113,7 @@ def gradescope(grades: list[Grade], notes: list[str]) -> str:
     """
     tests = [
         {
-            "name": f"{grade.evidence.level}: {f.check}",
+            "name": f"{grade.submission.level}: {f.check}",
             "score": 1.0 if f.passed else 0.0,
             "max_score": 1.0,
             "status": "passed" if f.passed else "failed",

@@ -15,20 +15,20 @@ def compare_with_below(grades: list[Grade]) -> None:
 
 
 def _judge_gain(grade: Grade, below: Grade | None) -> None:
-    add, claimed = grade.findings.append, grade.evidence.metrics.get("below")
+    add, claimed = grade.findings.append, grade.submission.metrics.get("below")
     expected = "no loss against the level below"
     if below is None:
         add(Finding("gain", True, expected, "there is no level below"))
         add(Finding("gain claimed", claimed is None, "none", str(claimed).lower()))
         return
     if below.predictions is None:
-        seen = f"not run: {below.evidence.level} gave no predictions"
+        seen = f"not run: {below.submission.level} gave no predictions"
         add(Finding("gain", None, expected, seen))
         add(Finding("gain claimed", None, "", seen))
         return
     own, other = grade.data, below.data
     if (own.fingerprint, own.split) != (other.fingerprint, other.split):
-        seen = f"{below.evidence.level} is on other pictures or another split: no comparison"
+        seen = f"{below.submission.level} is on other pictures or another split: no comparison"
         add(Finding("gain", False, expected, seen))
         add(Finding("gain claimed", claimed is None, "none", str(claimed).lower()))
         return
@@ -36,7 +36,7 @@ def _judge_gain(grade: Grade, below: Grade | None) -> None:
         part.numpy()
         for part in (grade.predictions.labels, below.predictions.classes, grade.predictions.classes)
     )
-    grade.below = {"level": below.evidence.level} | statistics.compare(labels, old, new)
+    grade.below = {"level": below.submission.level} | statistics.compare(labels, old, new)
     shown = in_words(grade.below)
     add(Finding("gain", grade.below["verdict"] != "loss", expected, shown))
     add(_judge_claim(grade.below, claimed, grade.same and below.same))
@@ -68,4 +68,4 @@ def _judge_claim(below: dict, claimed: object, same: bool) -> Finding:
 
 
 def _number(grade: Grade) -> int:
-    return int(grade.evidence.level.removeprefix("level").split("_")[0])
+    return int(grade.submission.level.removeprefix("level").split("_")[0])

@@ -26,13 +26,13 @@ def train_again(grades: list[Grade], options: Options) -> None:
 
 
 def _train_again(grade: Grade, place: Path, options: Options) -> Finding:
-    evidence, config = grade.evidence, grade.config
-    level, project = evidence.level, evidence.project
-    equal = grade.same and evidence.metrics["machine"].get("gpu") is None
+    submission, config = grade.submission, grade.config
+    level, project = submission.level, submission.project
+    equal = grade.same and submission.metrics["machine"].get("gpu") is None
     expected = (
         "the same predictions" if equal else "an accuracy within 1 point, or no difference shown"
     )
-    claimed = evidence.metrics.get("seconds")
+    claimed = submission.metrics.get("seconds")
     allowed = max(options.timeout, 10 * claimed if isinstance(claimed, int | float) else 0)
     tta = tta_of(config, grade.data)
     try:

@@ -49,7 +49,7 @@ def report_folders(project: Path) -> list[Path]:
 
 
 def gather(project: Path, reports: Path | None, names: list[str]) -> list[Submission]:
-    """The evidence for each of the named levels: its own config's report of the lowest seed."""
+    """The submission for each of the named levels: its own config's report of the lowest seed."""
     return [_gather_level(project, reports, name) for name in names]
 
 
@@ -61,7 +61,7 @@ def level_names(*projects: Path) -> list[str]:
 
 def others(reports: Path, graded: list[Submission]) -> list[str]:
     """Names of the reports in the folder that are not graded."""
-    own = {evidence.report for evidence in graded}
+    own = {submission.report for submission in graded}
     return [report.name for report in _reports(reports) if report not in own]
 
 
@@ -81,34 +81,34 @@ def _preference(report: Path) -> tuple[bool, int, str]:
 def _gather_level(project: Path, reports: Path | None, level: str) -> Submission:
     own = [r for r in _reports(reports) if r.name.split("-")[0] == level] if reports else []
     report = min(own, key=_preference, default=None)
-    evidence = Submission(project, level, report)
+    submission = Submission(project, level, report)
     if not (project / level / "run.py").is_file():
-        evidence.problems["report"] = f"no {level}/run.py in {project}"
+        submission.problems["report"] = f"no {level}/run.py in {project}"
     elif report is None:
-        evidence.problems["report"] = f"no report of {level} in {reports or project}"
+        submission.problems["report"] = f"no report of {level} in {reports or project}"
     else:
-        _read_report(evidence)
-        _read_checkpoint(evidence)
-    return evidence
+        _read_report(submission)
+        _read_checkpoint(submission)
+    return submission
 
 
-def _read_report(evidence: Submission) -> None:
+def _read_report(submission: Submission) -> None:
     readers = {"metrics": read_metrics, "history": read_history, "predictions": read_arrays}
     for name, read in readers.items():
         try:
-            setattr(evidence, name, read(evidence.report))
+            setattr(submission, name, read(submission.report))
         except UserError as error:
-            evidence.problems.setdefault("report", str(error))
+            submission.problems.setdefault("report", str(error))
 
 
-def _read_checkpoint(evidence: Submission) -> None:
-    if evidence.metrics is None:
+def _read_checkpoint(submission: Submission) -> None:
+    if submission.metrics is None:
         return
-    place = evidence.checkpoint_path = _checkpoint_place(evidence.project, evidence.report)
+    place = submission.checkpoint_path = _checkpoint_place(submission.project, submission.report)
     try:
-        evidence.checkpoint = read_checkpoint(place)
+        submission.checkpoint = read_checkpoint(place)
     except UserError as error:
-        evidence.problems["checkpoint"] = str(error)
+        submission.problems["checkpoint"] = str(error)
 
 
 def _checkpoint_place(project: Path, report: Path) -> Path | None:

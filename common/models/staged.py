@@ -88,13 +88,13 @@ class StagedNetwork(nn.Module):
             if name not in known:
                 raise UserError(f"network.trainable: no stage '{name}'{nearest(name, known)}")
         self.trainable = [name for name in known if name in trainable]
-        self.thaw(self.trainable)
+        self.unfreeze(self.trainable)
 
-    def thaw(self, names: list[str]) -> None:
+    def unfreeze(self, names: list[str]) -> None:
         """Of what is trainable, train these for now; the rest waits, frozen."""
-        self.thawed = [name for name in self.trainable if name in names]
+        self.unfrozen = [name for name in self.trainable if name in names]
         for name, part in self.parts():
-            part.requires_grad_(name in self.thawed)
+            part.requires_grad_(name in self.unfrozen)
         if not self.batch_norm_trains:
             for norm in batch_norms(self.stages):
                 norm.requires_grad_(False)
@@ -103,7 +103,7 @@ class StagedNetwork(nn.Module):
     def freeze_batch_norm(self) -> None:
         """Keep batch norm as it is also in the stages that train: statistics, scale and shift."""
         self.batch_norm_trains = False
-        self.thaw(self.thawed)
+        self.unfreeze(self.unfrozen)
 
     def synchronise_batch_norm(self) -> None:
         """Batch norm of what trains by the statistics of all processes' pictures; on CUDA."""
@@ -122,7 +122,7 @@ class StagedNetwork(nn.Module):
         """Train mode for what trains; what is frozen stays in eval mode."""
         super().train(mode)
         for name, part in self.parts():
-            if name not in self.thawed:
+            if name not in self.unfrozen:
                 part.eval()
         if not self.batch_norm_trains:
             for norm in batch_norms(self.stages):

@@ -48,7 +48,7 @@ class Processes:
         """Whether this one writes, and speaks."""
         return self.rank == 0
 
-    def part(self, count: int) -> range:
+    def shard(self, count: int) -> range:
         """Of `count` pictures in order this process's, side by side: no one's are more than the
         first one's, or less by two.
         """
@@ -62,27 +62,27 @@ class Processes:
         Then one of them is repeated, or the batch's first is: to be computed with the others, and
         not counted in loss or accuracy. Batch norm that trains does see them.
         """
-        part = self.part(count)
+        part = self.shard(count)
         if len(part) < least and self.world > 1:
             return least * [part[0] if part else 0]
         return slice(part.start, part.stop)
 
-    def total(self, value: Tensor) -> Tensor:
+    def all_reduce(self, value: Tensor) -> Tensor:
         """The sum over all processes, to each."""
         if self.world > 1:
             value = value.clone()
             dist.all_reduce(value)
         return value
 
-    def whole(self, part: Tensor, count: int) -> Tensor:
-        """Each process's rows `part(count)` of a table, put together: (count, ...), to each."""
+    def all_gather(self, part: Tensor, count: int) -> Tensor:
+        """Each process's rows `shard(count)` of a table, put together: (count, ...), to each."""
         if self.world == 1:
             return part
         table = part.new_zeros((count, *part.shape[1:]))
-        table[self.part(count).start : self.part(count).stop] = part
-        return self.total(table)
+        table[self.shard(count).start : self.shard(count).stop] = part
+        return self.all_reduce(table)
 
-    def given(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """The first process's plain data and tensors on the CPU, to each."""
         if self.world == 1:
             return value
@@ -90,14 +90,14 @@ class Processes:
         dist.broadcast_object_list(box, src=0, group=_patient[0])
         return box[0]
 
-    def same(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast_(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors with the first process's."""
         for tensor in tensors if self.world > 1 else ():
             packed = tensor.detach().contiguous()  # channels last, for one, is not
             dist.broadcast(packed, src=0)
             tensor.detach().copy_(packed)
 
-    def agree(self, facts: dict[str, Any]) -> None:
+    def check_equal(self, facts: dict[str, Any]) -> None:
         """Raise SharedError where another process has other facts: the name is what differs."""
         if self.world == 1:
             return
@@ -111,7 +111,7 @@ class Processes:
                         "same code, options, pictures and kind of device"
                     )
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until all have come here."""
         if self.world > 1:
             dist.all_reduce(torch.zeros(1), group=_patient[0])
@@ -123,10 +123,10 @@ class Processes:
         """
         turn = 0 if self.first else 1 if self.local_rank == 0 else 2
         for _ in range(turn):
-            self.wait()
+            self.barrier()
         yield
         for _ in range(turn, 2):
-            self.wait()
+            self.barrier()
 
     def parallel(
         self, network: nn.Module, function: Callable[..., Tensor]

@@ -67,7 +67,7 @@ def fit(
         live.epoch(entry)
         log_epoch(entry, config.train.epochs)
         trainer.progress.save(history, folder)
-        trainer.processes.wait()
+        trainer.processes.barrier()
 
     if len(history) < config.train.epochs:
         log.info("stopped early: val accuracy no better for %d epochs", config.train.early_stopping)
@@ -96,9 +96,9 @@ class Trainer:
         parts, depths = dict(network.parts()), enumerate(reversed(network.trainable))
         groups = [{"params": list(parts[name].parameters()), "depth": d} for d, name in depths]
         self.optimizer = build_optimizer(groups, config.train)
-        self.average = EMA(network, config.train.ema)
+        self.ema = EMA(network, config.train.ema)
         self.scaler = runtime.scaler()
-        parts = self.optimizer, self.scaler, self.average, processes
+        parts = self.optimizer, self.scaler, self.ema, processes
         self.progress = Progress(network, data, config, *parts)
         self.rate = build_schedule(config.train.schedule, config.train.epochs * len(train))
         self.forward = runtime.compiled(processes.parallel(network, network.forward_suffix))
@@ -124,14 +124,14 @@ class Trainer:
         loss_sum = torch.zeros((), device=self.runtime.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.runtime.device)
         seen, first = 0, (epoch - 1) * len(self.train)
-        self.network.thaw(self.rate.thawed(self.network.trainable, epoch))
+        self.network.unfreeze(self.rate.unfrozen(self.network.trainable, epoch))
         self.network.train()
         quiet = None if log.isEnabledFor(logging.INFO) else True  # None: quiet if no terminal
         count = len(self.data.train)
         with tqdm(None, f"epoch {epoch}", count, False, unit=" pictures", disable=quiet) as bar:
             for step, (features, targets) in enumerate(self.train.epoch(epoch)):
                 loss, logits = self.step(first + step, features, targets)
-                own = len(self.processes.part(self.sizes[step]))
+                own = len(self.processes.shard(self.sizes[step]))
                 loss_sum += loss * own
                 correct += (logits.argmax(1) == _hard(targets))[:own].sum()
                 seen += own
@@ -140,11 +140,11 @@ class Trainer:
                     bar.set_postfix_str(
                         f"loss {loss_sum / seen:.3f}, accuracy {correct / seen:.1%}"
                     )
-        loss_sum, correct = map(self.processes.total, (loss_sum, correct))
-        seen = int(self.processes.total(torch.tensor(seen)))
+        loss_sum, correct = map(self.processes.all_reduce, (loss_sum, correct))
+        seen = int(self.processes.all_reduce(torch.tensor(seen)))
         seconds = time.perf_counter() - started
-        self.processes.same([*self.network.state_dict().values(), *self.average.mean.values()])
-        with self.average.in_place():
+        self.processes.broadcast_([*self.network.state_dict().values(), *self.ema.mean.values()])
+        with self.ema.in_place():
             val = predict(self.network, self.val).score()
         return {
             "epoch": epoch,
@@ -168,7 +168,7 @@ class Trainer:
         if rank:
             torch.manual_seed(counter_seed(self.config.seed, "step", step, rank))
         size = self.sizes[step % len(self.sizes)]
-        weight = self.processes.world * len(self.processes.part(size)) / size
+        weight = self.processes.world * len(self.processes.shard(size)) / size
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr * self.rate(step, group["depth"])
         with self.runtime.arithmetic():
@@ -183,7 +183,7 @@ class Trainer:
             nn.utils.clip_grads_with_norm_(self.parameters, config.clip_norm, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.average.update()
+        self.ema.update()
         return loss.detach(), logits.detach()
 
     def _check_finite(self, loss: Tensor, norm: Tensor, step: int) -> None:

@@ -74,7 +74,7 @@ class Progress:
     config: LevelConfig
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    average: EMA
+    ema: EMA
     processes: Processes
 
     def save(self, history: list[dict], folder: Path) -> None:
@@ -89,7 +89,7 @@ class Progress:
             # what else the next epoch needs: the randomness comes from counters
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "average": self.average.state(),
+            "ema": self.ema.state(),
         }
         checkpoint.save(folder / "last.pt", self._state(**more), keep=True)
         self._keep_best(history, folder)
@@ -97,7 +97,7 @@ class Progress:
 
     def _keep_best(self, history: list[dict], folder: Path) -> None:
         if best_epoch(history)["epoch"] == len(history):
-            with self.average.in_place():
+            with self.ema.in_place():
                 checkpoint.save(folder / "best.pt", self._state(epoch=len(history)))
 
     def resume(self, path: Path) -> list[dict]:
@@ -107,7 +107,7 @@ class Progress:
             UserError: a checkpoint that is damaged, or another config's.
         """
         there = self.processes.first and path.exists()
-        content = self.processes.given(checkpoint.load(path) if there else None)
+        content = self.processes.broadcast_object(checkpoint.load(path) if there else None)
         if content is None:
             log.info("nothing to resume at %s: starting anew", path)
             return []
@@ -116,7 +116,7 @@ class Progress:
         try:
             self.optimizer.load_state_dict(content["optimizer"])
             self.scaler.load_state_dict(content["scaler"])
-            self.average.load(content["average"])
+            self.ema.load(content["ema"])
         except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise UserError(
@@ -135,7 +135,9 @@ class Progress:
         Raises:
             UserError: the file holds another run's, or another epoch's.
         """
-        content = self.processes.given(read_checkpoint(path) if self.processes.first else None)
+        content = self.processes.broadcast_object(
+            read_checkpoint(path) if self.processes.first else None
+        )
         check_same(path, content, self._state())
         epoch, best = content["epoch"], best_epoch(history)["epoch"]
         if epoch != best:

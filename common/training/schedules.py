@@ -50,7 +50,7 @@ def plateau(step: int, steps: int, factor: float = 0.1, patience: float = 2) -> 
 
 
 def gradual(step: int, steps: int, epochs: float = 1) -> float:
-    """The head alone at first; every `epochs` epochs the next stage down thaws.
+    """The head alone at first; every `epochs` epochs the next stage down unfreezes.
 
     Howard and Ruder, 2018, https://arxiv.org/abs/1801.06146.
     """
@@ -98,7 +98,7 @@ class Schedule:
             if waited > self.parameters["patience"]:
                 self.fallen, waited = self.fallen * self.parameters["factor"], 0
 
-    def thawed(self, parts: list[str], epoch: int) -> list[str]:
+    def unfrozen(self, parts: list[str], epoch: int) -> list[str]:
         """Which of the parts that train, from the picture up, do so in this epoch (from 1)."""
         if self.name != "gradual":
             return parts

@@ -1,4 +1,4 @@
-"""The grader's verdicts on made-up evidence: duplicates, other machines, gains and losses."""
+"""The grader's verdicts on made-up submission: duplicates, other machines, gains and losses."""
 
 import types
 
