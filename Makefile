@@ -31,7 +31,7 @@ proof: .venv/ready-test ## the slow tests: minutes to an hour
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --run-slow -n 2 --dist load
 
 audit-table: .venv/ready-test ## write reports/audit.md anew: what the audit catches
-	@$(BIN)/python tests/planted_bugs.py > reports/audit.md
+	@$(BIN)/python tests/helpers/planted_bugs.py > reports/audit.md
 
 lint: .venv/ready-test ## format and lint check
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check .

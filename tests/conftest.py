@@ -19,7 +19,7 @@ settings.register_profile(
     suppress_health_check=list(HealthCheck),
 )
 settings.load_profile("steady")
-pytest.register_assert_rewrite("projects", "refusals", "reports")
+pytest.register_assert_rewrite("helpers.projects", "helpers.refusals", "helpers.reports")
 
 
 def pytest_addoption(parser):
@@ -60,7 +60,7 @@ def written(tmp_path):
 @pytest.fixture(scope="session")
 def coursed(tmp_path_factory):
     """A copy of the project in which the course has run on some digits; `printed`, `reports`."""
-    from projects import copy_project, python
+    from helpers.projects import copy_project, python
 
     tiny = ["--offline", "--data.limit=120", "--train.epochs=1", "--network.image_size=32"]
     project = copy_project(tmp_path_factory.mktemp("course") / "project")

@@ -62,7 +62,7 @@ def mlp(image_size: int, dropout: float = 0.5) -> Architecture:
         linear = nn.Linear(inputs, outputs, bias=False)  # batch norm has its own
         return [linear, nn.BatchNorm1d(outputs), nn.ReLU(), nn.Dropout(dropout)]
 
-    first = nn.Sequential(nn.Flatten(), *hidden(3 * input_size**2, 512))
+    first = nn.Sequential(nn.Flatten(), *hidden(3 * image_size**2, 512))
     return _of_own([("hidden1", first, 512), ("hidden2", nn.Sequential(*hidden(512, 256)), 256)])
 
 
@@ -73,7 +73,7 @@ def cnn_small(image_size: int, dropout: float = 0.0) -> Architecture:
         layers = [*_convolution(inputs, outputs), *_convolution(outputs, outputs)]
         blocks.append((f"block{number}", nn.Sequential(*layers, nn.MaxPool2d(2)), outputs))
         inputs = outputs
-    return _of_own([*blocks, ("dense", _dense(64 * (input_size // 4) ** 2, 512, dropout), 512)])
+    return _of_own([*blocks, ("dense", _dense(64 * (image_size // 4) ** 2, 512, dropout), 512)])
 
 
 def cnn(
@@ -88,7 +88,7 @@ def cnn(
         raise UserError(f"network.arch: cnn: depth must be 4, 5 or 6, not {depth}")
     if kernel not in (1, 3, 5, 7):
         raise UserError(f"network.arch: cnn: kernel must be 1, 3, 5 or 7, not {kernel}")
-    blocks, inputs, side = [], 3, input_size
+    blocks, inputs, side = [], 3, image_size
     for number in range(1, -(-depth // 2) + 1):
         outputs = width * 2 ** (number - 1)
         layers = _convolution(inputs, outputs, kernel)
@@ -191,9 +191,9 @@ def vit_b_16(image_size: int) -> Architecture:
     Raises:
         UserError: a size that patches of 16 px do not fill.
     """
-    if input_size % 16:
-        raise UserError(f"network.image_size: vit_b_16 needs a multiple of 16, not {input_size}")
-    network = models.vit_b_16(image_size=input_size)
+    if image_size % 16:
+        raise UserError(f"network.image_size: vit_b_16 needs a multiple of 16, not {image_size}")
+    network = models.vit_b_16(image_size=image_size)
     layers = list(network.encoder.layers)
     blocks = [nn.Sequential(*layers[i : i + 3]) for i in (0, 3, 6, 9)]
     blocks[-1].append(network.encoder.ln)

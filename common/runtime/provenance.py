@@ -47,10 +47,10 @@ def command() -> str:
     if script.is_relative_to(paths.PROJECT):
         script = script.relative_to(paths.PROJECT)
     module = str(script.with_suffix("")).replace(os.sep, ".")
-    start_runtime = f"-m {module}" if script.parts[0] == "common" else str(script)
+    start = f"-m {module}" if script.parts[0] == "common" else str(script)
     home = str(Path.home())
     arguments = (shlex.quote(a).replace(home, "~") if home != "/" else a for a in sys.argv[1:])
-    return " ".join([_launcher(), start_runtime, *arguments])
+    return " ".join([_launcher(), start, *arguments])
 
 
 def _launcher() -> str:

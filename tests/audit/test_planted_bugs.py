@@ -1,0 +1,86 @@
+"""The audit names each planted bug, and raises no false alarm on the code as it is."""
+
+import importlib
+import os
+from pathlib import Path
+
+import pytest
+
+from helpers.makers import make_picture_folder
+from helpers.planted_bugs import BUGS, PROJECT, Bug, planted, table
+from helpers.shipped import TRANSFER
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures")
+    make_picture_folder(root, ["cat", "dog", "eel", "fox"], 30, 32)
+    return root
+
+
+def findings(level: str, options: list[str], only: list[str] | None, folder: Path) -> list:
+    """Run the audit's checks on a level, through modules that are imported here and now."""
+    import torch
+
+    torch.manual_seed(0)
+    module = importlib.import_module
+    levels, options_of = module("common.levels"), module("common.config.parser")
+    path = levels.find_level(level)
+    base = ["--data.name", "digits", "--network.weights", "none"]
+    arguments = [text.replace("{folder}", str(folder)) for text in [*base, *options]]
+    config = options_of.load_config(path / "config.yaml", arguments)
+    data = module("common.data").load_splits(config.data, 32)
+    runtime = module("common.runtime").start_runtime(config.train, config.fast)
+    build_network = levels.load_module(path).build_network
+    context = module("common.audit.context").AuditContext(config, build_network, data, runtime)
+    return module("common.audit.runner").find_bugs(context, only)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
+def test_bug_is_named(bug: Bug, folder):
+    with planted(bug):
+        (finding,) = findings(str(bug.level), list(bug.options), [bug.check], folder)
+    assert finding.check == bug.check
+    assert not finding.passed, finding.line()
+    if finding.expected == "no error":  # found by a crash: fine where a crash is what it looks for
+        assert bug.check in ("shapes fit", "test is never read in training"), finding.line()
+
+
+@pytest.mark.parametrize("level", [1, 2, 3, 4])
+def test_no_false_alarm(level, folder):
+    options = ["--network.weights", "tiny-imagenet"]
+    failed = [f.line() for f in findings(str(level), options, None, folder) if not f.passed]
+    assert not failed
+
+
+def test_every_check_catches_some_bug():
+    checks = {check.check for check in importlib.import_module("common.audit.runner").CHECKS}
+    assert {bug.check for bug in BUGS} == checks
+
+
+def test_a_bug_is_gone_afterwards():
+    before = importlib.import_module("common.training.loop")
+    with planted(BUGS[5]):
+        assert importlib.import_module("common.training.loop") is not before
+    assert importlib.import_module("common.training.loop") is before
+
+
+def test_table_is_not_stale():
+    committed = (PROJECT / "reports" / "audit.md").read_text(encoding="utf-8")
+    assert committed == table(), "run: make audit-table"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", ["digits", "pictures"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("config", TRANSFER, ids=lambda c: str(c.relative_to(PROJECT)))
+def test_no_false_alarm_on_any_config(config, seed, data, folder):
+    pictures = os.environ.get("RUNGS_PICTURES")
+    if data == "pictures" and not pictures:
+        pytest.skip("RUNGS_PICTURES names no folder with train/ and test/")
+    options = ["--config", str(config), "--seed", str(seed), "--network.weights", "tiny-imagenet"]
+    where = {"digits": ["digits"], "pictures": ["folder", "--data.root", pictures]}
+    options += ["--data.name", *where[data]]  # after --config, whose data they replace
+    level = config.relative_to(PROJECT).parts[0]
+    failed = [f.line() for f in findings(level, options, None, folder) if not f.passed]
+    assert not failed

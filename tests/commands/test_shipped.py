@@ -1,0 +1,132 @@
+"""Each configuration that is shipped, and what a level's script prints of it and its options."""
+
+import dataclasses
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from common.config import LevelConfig, load_config
+from common.data import build_augmentation
+from common.training.schedules import build_schedule
+from helpers.projects import NAMES, PROJECT
+from helpers.shipped import SHIPPED
+
+
+def run_script(script, arguments, monkeypatch, capsys):
+    """A level's run.py with a command line; returns exit status, stdout and stderr."""
+    monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(script), run_name="__main__")
+    return stopped.value.code, *capsys.readouterr()
+
+
+# ---- what is shipped ----
+
+
+def test_the_four_levels_are_shipped():
+    assert {PROJECT / name / "config.yaml" for name in NAMES} <= set(SHIPPED)
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda f: str(f.relative_to(PROJECT)))
+def test_shipped_config_loads_and_means_what_it_says(file):
+    config = load_config(file)
+    settings = config.settings()
+    for key, value in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+        shown = {k: settings[key][k] for k in value} if isinstance(value, dict) else settings[key]
+        assert shown == value
+    build_augmentation(config.augment, mirror=True)
+    rate = build_schedule(config.train.schedule, 10)
+    assert 0 < max(rate(step) for step in range(10)) <= 1
+    assert config.file == file and config.stem == file.stem
+    if file.parent.name not in NAMES:
+        return  # a reader's own level
+    header = file.read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+    assert all(line.startswith("#") for line in header)
+    assert f"python {file.parent.name}/run.py" in "\n".join(header), "the claim's command"
+
+
+def test_the_ladder_of_recipes():
+    """Levels 2 and 3 share a recipe; each level's rate and trained stages are the course's."""
+    recipes = {int(name[5]): load_config(PROJECT / name / "config.yaml") for name in NAMES}
+    assert {n: (c.train.lr, c.train.epochs) for n, c in recipes.items()} == {
+        **{1: (1e-3, 5), 2: (1e-4, 3)},
+        **{3: (1e-4, 3), 4: (5e-5, 2)},
+    }
+    assert recipes[1].network.trainable == ["head"] and recipes[1].augment == []
+    assert recipes[4].network.trainable == ["layer3", "layer4", "head"]
+    assert {n: c.test.tta for n, c in recipes.items()} == {1: "none", 2: "none", 3: "none"} | {
+        4: "flip"
+    }
+    second, third = recipes[2].settings(), recipes[3].settings()
+    assert second.pop("benchmarks") != third.pop("benchmarks")
+    assert second["network"].pop("taps") is None
+    assert third["network"].pop("taps") == ["layer3", "layer4"]
+    assert second == third, "levels 2 and 3 differ in the head alone"
+    assert all(c.train.batch_size == 128 for c in recipes.values())
+
+
+# ---- --print_config and --help ----
+
+
+@pytest.mark.parametrize("level", ["level2_augmentation", "level4_finetune_tta"])
+def test_printed_config_loads_again(level, monkeypatch, capsys, written):
+    script = PROJECT / level / "run.py"
+    options = ["--offline", "--train.schedule", "{cosine: {warmup: 0.1}}", "--seeds", "0", "1"]
+    for arguments in ([], options):
+        code, printed, complaints = run_script(
+            script, [*arguments, "--print_config"], monkeypatch, capsys
+        )
+        assert (code, complaints) == (0, "")
+        file = written(printed, "my.yaml")
+        own = load_config(PROJECT / level / "config.yaml", arguments)
+        again = load_config(PROJECT / level / "config.yaml", ["--config", str(file)])
+        assert again.settings() == own.settings() and again.stem == "my"
+        assert set(yaml.safe_load(printed)) == {
+            f.name for f in dataclasses.fields(LevelConfig) if f.init
+        }
+        second = run_script(script, ["--config", str(file), "--print_config"], monkeypatch, capsys)
+        assert second[:2] == (0, printed)
+
+
+def options_of(cls=LevelConfig, prefix="--"):
+    for f in dataclasses.fields(cls):
+        if f.init and dataclasses.is_dataclass(f.default_factory):
+            yield from options_of(f.default_factory, f"{prefix}{f.name}.")
+        elif f.init:
+            yield prefix + f.name
+
+
+def test_help_says_what_every_option_means(monkeypatch, capsys):
+    script = PROJECT / "level2_augmentation" / "run.py"
+    code, text, _ = run_script(script, ["--help"], monkeypatch, capsys)
+    assert code == 0 and "usage: python level2_augmentation/run.py" in text
+    body = text[text.index("\noptions:") :]
+    entries = {}  # option -> all that stands under it
+    for line in body.splitlines():
+        if match := re.match(r"  (-\S+.*)", line):
+            words, _, rest = match[1].partition("  ")
+            option = re.search(r"--[\w.]+", words)[0]
+            entries[option] = rest.strip()
+        elif line.startswith(" " * 20) and entries:
+            entries[option] = f"{entries[option]} {line.strip()}".strip()
+    meanings = {option: re.sub(r"\(type: .*", "", text) for option, text in entries.items()}
+    expected = {*options_of(), "--config", "--print_config", "--offline", "--help"}
+    assert expected <= meanings.keys()
+    assert {"--seed", "--train.lr", "--test.tta", "--benchmarks"} <= expected
+    without = [option for option, text in meanings.items() if len(text.split()) < 2]
+    assert without == []
+    assert "default: 3)" in entries["--train.epochs"], "the level's own value, from its YAML"
+    assert entries["--data.val_fraction"].endswith("(type: float, default: 0.2)")
+
+
+def test_settings_name_the_home_folder_as_others_can_use_it():
+    home = Path.home()
+    file = PROJECT / "level1_baseline" / "config.yaml"
+    config = load_config(file, ["--data.root", f"{home}/pets", "--network.weights", "/srv/w.pth"])
+    settings = config.settings()
+    assert settings["data"]["root"] == "~/pets" and settings["network"]["weights"] == "/srv/w.pth"

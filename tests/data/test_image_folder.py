@@ -1,0 +1,201 @@
+"""A folder of pictures: order, sizes, fingerprint, cache, and every error a user can meet."""
+
+import hashlib
+import os
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common.config import DataConfig
+from common.data import decode, image_folder, load_splits
+from common.utils import paths
+from common.utils.errors import UserError
+from helpers.makers import make_picture_folder
+
+REAL = os.environ.get("RUNGS_PICTURES")
+RED = (255, 0, 0)
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    """Caches go below tmp_path."""
+    monkeypatch.setattr(paths, "PROJECT", tmp_path / "project")
+    return tmp_path / "project"
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return make_picture_folder(tmp_path / "pets")
+
+
+def folder(root, image_size=16, **options):
+    return load_splits(DataConfig(name="folder", root=root and str(root), **options), image_size)
+
+
+def refused(root, *words, **options):
+    """The one-line UserError that names all the words."""
+    with pytest.raises(UserError) as caught:
+        folder(root, **options)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert [word for word in words if word not in text] == [], text
+
+
+def test_folder_pixels_labels_names_in_sorted_order(pictures):
+    splits = folder(pictures)
+    assert splits.classes == ("cat", "dog") and splits.title == "pets" and splits.mirror is True
+    assert [len(splits.train), len(splits.val), len(splits.test)] == [16, 4, 8]
+    for part in (splits.train, splits.val, splits.test):
+        assert list(part.names) == sorted(part.names)
+        for image, label, name in zip(part.images, part.labels, part.names, strict=True):
+            expected = np.asarray(Image.open(pictures / name)).transpose(2, 0, 1)
+            assert np.array_equal(image.numpy(), expected)
+            assert name.split("/")[1] == splits.classes[label]
+            assert name.startswith("test/") == (part is splits.test)
+    assert splits.train.labels.bincount().tolist() == [8, 8]
+
+
+def test_folder_is_searched_below_and_hidden_files_are_not_seen(pictures):
+    plain = folder(pictures)
+    (pictures / "train/cat/.DS_Store").write_text("x")
+    (pictures / "train/.cache").mkdir()
+    (pictures / "README.md").write_text("x")
+    assert folder(pictures).fingerprint == plain.fingerprint
+    (pictures / "train/cat/more").mkdir()
+    (pictures / "train/cat/000.png").rename(pictures / "train/cat/more/000.png")
+    splits = folder(pictures)
+    assert "train/cat/more/000.png" in [*splits.train.names, *splits.val.names]
+    assert len(splits.train) + len(splits.val) == 20
+
+
+def test_stored_size(tmp_path, pictures):
+    assert folder(pictures).train.size == (8, 8), "the common size"
+    assert folder(pictures, stored_size=5).train.size == (5, 5)
+    wide = make_picture_folder(tmp_path / "wide", size=(8, 12))
+    assert folder(wide).train.size == (16, 16), "no squares: the network's input size"
+    assert folder(wide, image_size=20).train.size == (20, 20)
+    Image.new("RGB", (9, 9)).save(pictures / "test/dog/003.png")
+    assert folder(pictures).train.size == (16, 16), "mixed sizes"
+
+
+def test_fingerprint_is_what_anyone_can_recompute(pictures):
+    def recomputed():
+        digest = hashlib.sha256()
+        files = {p.relative_to(pictures).as_posix(): p for p in pictures.rglob("*.png")}
+        for name in sorted(files):
+            digest.update(name.encode("utf-8") + files[name].read_bytes())
+        return digest.hexdigest()
+
+    first = folder(pictures).fingerprint
+    assert first == recomputed()
+    assert folder(pictures, split_seed=3, stored_size=4).fingerprint == first
+    file = pictures / "train/dog/004.png"
+    file.write_bytes(file.read_bytes() + b"\0")
+    assert folder(pictures).fingerprint == recomputed() != first
+
+
+def no_decoding(monkeypatch):
+    monkeypatch.setattr(image_folder, "decode", mock.Mock(side_effect=AssertionError("decoded")))
+
+
+def test_cache_is_used_and_follows_the_files(pictures, monkeypatch):
+    first = folder(pictures)
+    with monkeypatch.context() as patch:
+        no_decoding(patch)
+        again = folder(pictures, split_seed=0, image_size=99)
+    assert torch.equal(first.train.images, again.train.images)
+    assert (first.fingerprint, first.split) == (again.fingerprint, again.split)
+    Image.new("RGB", (8, 8), RED).save(pictures / "test/cat/000.png")
+    changed = folder(pictures)
+    assert changed.test.images[0, :, 0, 0].tolist() == list(RED)
+    os.utime(pictures / "test/cat/001.png", ns=(1, 1))
+    with pytest.raises(AssertionError, match="decoded"):
+        no_decoding(monkeypatch)
+        folder(pictures)
+
+
+@pytest.mark.parametrize("harm", ["no json", "half json", "other json", "half array", "no array"])
+def test_damaged_cache_is_rebuilt(pictures, project, harm):
+    first = folder(pictures).train.images
+    cache = project / "data" / "cache"
+    (facts,), (array,) = cache.glob("*.json"), cache.glob("*.npy")
+    if harm == "no json":
+        facts.unlink()
+    elif harm == "half json":
+        facts.write_text(facts.read_text()[:20])
+    elif harm == "other json":
+        facts.write_text("[]")
+    elif harm == "half array":
+        array.write_bytes(array.read_bytes()[:1000])
+    else:
+        array.unlink()
+    assert torch.equal(folder(pictures).train.images, first)
+    assert sorted(file.suffix for file in cache.iterdir()) == [".json", ".npy"]
+
+
+def test_failed_decoding_leaves_no_cache(pictures, project):
+    (pictures / "train/cat/000.png").write_text("x")
+    refused(pictures, "train/cat/000.png", "skip_unreadable")
+    assert list((project / "data" / "cache").iterdir()) == []
+
+
+def test_cache_that_cannot_be_written(pictures, project):
+    project.mkdir()
+    (project / "data").write_text("a file where a folder should be")
+    refused(pictures, str(project / "data" / "cache"))
+
+
+def test_processes_and_threads_decode_alike(pictures, project, monkeypatch):
+    monkeypatch.setattr(decode, "CHUNK", 5)
+    threads = folder(pictures).train.images
+    for file in (project / "data" / "cache").iterdir():
+        file.unlink()
+    monkeypatch.setattr(decode, "MANY", 1)
+    assert torch.equal(folder(pictures).train.images, threads)
+
+
+def test_unreadable_pictures_are_counted_when_skipped(pictures, caplog):
+    (pictures / "train/cat/000.png").write_text("x")
+    (pictures / "test/dog/readme.txt").write_text("x")
+    (pictures / "test/dog/lost.png").symlink_to("nowhere")
+    refused(pictures, "test/dog/lost.png")
+    for _ in range(2):  # decoded, then from the cache
+        caplog.clear()
+        splits = folder(pictures, skip_unreadable=True)
+        assert splits.skipped == 3 and len(splits.test) == 8
+        assert len(splits.train) + len(splits.val) == 19
+        assert "left out: 3;" in caplog.text and "test/dog/lost.png" in caplog.text
+    for part in (splits.train, splits.val, splits.test):
+        assert part.images.flatten(1).any(1).all(), "no row of an unreadable file"
+
+
+def test_folder_errors(tmp_path, pictures):
+    refused(None, "data.root")
+    refused(tmp_path / "nowhere", "nowhere")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "train/")
+    (tmp_path / "empty/train").mkdir()
+    refused(tmp_path / "empty", "test/")
+    (tmp_path / "empty/test").mkdir()
+    refused(tmp_path / "empty", "class folders", "none")
+    refused(make_picture_folder(tmp_path / "one", ("cat",)), "cat", "two")
+    (pictures / "train/emu").mkdir()
+    refused(pictures, "emu", "train", "test")
+    (pictures / "test/emu").mkdir()
+    refused(pictures, f"train{os.sep}emu", "no readable picture")
+    Image.new("RGB", (8, 8)).save(pictures / "train/emu/1.png")
+    refused(pictures, f"test{os.sep}emu", "no readable picture")
+    (pictures / "test/emu/1.png").write_text("x")
+    refused(pictures, f"test{os.sep}emu", "no readable picture", skip_unreadable=True)
+
+
+@pytest.mark.skipif(not REAL, reason="RUNGS_PICTURES names no folder with train/ and test/")
+def test_real_pictures_load_again_without_decoding(monkeypatch):
+    first = folder(REAL)
+    assert len(first.train) + len(first.val) == 50_000 and len(first.test) == 10_000
+    no_decoding(monkeypatch)
+    again = folder(REAL)
+    assert (again.fingerprint, again.split) == (first.fingerprint, first.split)

@@ -1,0 +1,75 @@
+"""Batches: what reaches the network."""
+
+import torch
+from torchvision.transforms import functional as tv
+
+from common.data import Batches
+from common.models import Weights
+from common.runtime import Runtime
+from helpers.networks import CPU, small_splits
+
+WEIGHTS = Weights(name="none", sha256=None, image_size=8)
+
+
+def batches(size=8, count=30, batch_size=8, **options):
+    data = small_splits(count)
+    return Batches(
+        data.train, Weights(name="none", sha256=None, image_size=size), batch_size, CPU, **options
+    )
+
+
+def test_pixels_are_normalised_as_torchvision_does():
+    data = small_splits()
+    images, labels = next(batches().epoch())
+    expected = tv.normalize(data.train.images[:8].float() / 255, WEIGHTS.mean, WEIGHTS.std)
+    torch.testing.assert_close(images, expected)
+    assert torch.equal(labels, data.train.labels[:8])
+
+
+def test_resized_as_torchvision_does():
+    data = small_splits()
+    for size in (16, 5):  # enlarged; made smaller, where antialiasing matters
+        images, _ = next(batches(size).epoch())
+        enlarged = tv.resize(data.train.images[:8].float() / 255, [size, size], antialias=size < 8)
+        expected = tv.normalize(enlarged, WEIGHTS.mean, WEIGHTS.std)
+        torch.testing.assert_close(images, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_channels_last_in_the_runs_precision():
+    runtime = Runtime(torch.device("cpu"), torch.bfloat16)
+    images, _ = next(Batches(small_splits().train, WEIGHTS, 8, runtime).epoch())
+    assert images.dtype == torch.bfloat16
+    assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_each_picture_once_an_epoch_and_another_order_each_epoch():
+    shuffled = batches(seed=0)
+    orders = [torch.cat(shuffled.order(epoch)) for epoch in range(3)]
+    for order in orders:
+        assert torch.equal(order.sort().values, torch.arange(30))
+    assert not torch.equal(orders[0], orders[1]) and not torch.equal(orders[1], orders[2])
+    assert not torch.equal(orders[0], torch.cat(batches(seed=1).order(0)))
+    assert torch.equal(orders[2], torch.cat(batches(seed=0).order(2)))  # by counter, not by state
+
+
+def test_unshuffled_without_a_seed():
+    assert torch.equal(torch.cat(batches().order(3)), torch.arange(30))
+
+
+def test_a_last_batch_of_one_joins_the_one_before():
+    assert [len(b) for b in batches(count=17).order(0)] == [8, 9]
+    assert [len(b) for b in batches(count=18).order(0)] == [8, 8, 2]
+    assert len(batches(count=17)) == 2
+
+
+def test_augmentation_differs_by_epoch_and_step_and_repeats_by_counter():
+    drawn = []
+
+    def transform(pixels, generator):
+        drawn.append(torch.rand(1, generator=generator).item())
+        return pixels
+
+    for epoch in (0, 1, 0):
+        list(batches(transform=transform, seed=0).epoch(epoch))
+    assert len(set(drawn[:8])) == 8
+    assert drawn[:4] == drawn[8:]

@@ -1,0 +1,79 @@
+"""Runs that cannot start: what they stand on, resume, or write to is not as they need it."""
+
+import re
+import shlex
+
+from common.config import load_config
+from helpers.makers import make_picture_folder
+from helpers.refusals import LEVELS, TINY, on
+
+# ---- level 4 stands on level 3 ----
+
+
+def suggested(text):
+    """The command that an error line says to run first, as level 3's config."""
+    command = re.search(r"run first: python level3_fusion/run\.py(.*)$", text.strip())
+    return load_config(LEVELS[3] / "config.yaml", shlex.split(command[1]))
+
+
+def test_level_4_without_level_3(refused, tmp_path):
+    title = 'Digits (mine), "small"'
+    arguments = [*TINY, f"--data.title={title}", "--data.mirror=true", "--seed=3"]
+    arguments += [f"--reports={tmp_path / 'my reports'}"]
+    text = refused(4, arguments, "level4_finetune_tta", "level3_fusion", "run first")
+    own = load_config(LEVELS[4] / "config.yaml", arguments)
+    first = suggested(text)
+    assert (first.data, first.seed, first.reports) == (own.data, own.seed, own.reports)
+    assert (first.network.weights, first.network.image_size) == ("tiny-imagenet", 32)
+    assert first.network.trainable == ["layer4", "head"], "level 3's own"
+
+
+def test_level_4_on_another_level_3(run, refused, tmp_path):
+    """What level 3 left is refused where split, pictures or weights are others."""
+    assert run(3, *TINY)[0] == 0
+    left = "runs/digits/level3_fusion/best.pt"
+    text = refused(4, [*TINY, "--data.split_seed=1"], left, "other split", "run first")
+    assert suggested(text).data.split_seed == 1
+    text = refused(4, [*TINY, "--network.weights=none"], left, "other starting weights")
+    assert suggested(text).network.weights == "none"
+    pictures = on(make_picture_folder(tmp_path / "pets"))
+    text = refused(4, [*pictures, "--data.title=digits"], left, "other pictures")
+    assert suggested(text).data.root == str(tmp_path / "pets")
+    refused(4, [*TINY, "--seed=1"], "level3_fusion", "run first", "--seed 1")
+    assert run(4, *TINY)[0] == 0, "the same data, split, weights and seed: it runs"
+
+
+# ---- resuming ----
+
+
+def test_resuming_with_another_config(run, refused, project):
+    """What differs is named, and the run as it was goes on."""
+    assert run(1, *TINY)[0] == 0
+    last = project / "runs/digits/level1_baseline/last.pt"
+    resume = [*TINY, "--resume=true"]
+    refused(1, [*resume, "--train.lr=0.5", "--augment", "flip"], last, "train.lr", "augment")
+    refused(1, [*resume, "--data.limit=70"], last, "data.limit", "change back")
+    code, out, text = run(1, *resume)
+    assert (code, text) == (0, "") and "resumed after epoch 1" in out
+
+
+def test_a_log_is_begun_by_a_run_that_begins(run, refused, project):
+    """It holds what was said before that, too; a run that is refused leaves the one there."""
+    assert run(1, *TINY)[0] == 0
+    log = project / "runs/digits/level1_baseline/log.txt"
+    first = log.read_text(encoding="utf-8")
+    assert "seed 0: " in first and "left out" in first and "test accuracy" in first
+    refused(1, [*TINY, "--network.weights=none.pth"], "no file none.pth")
+    assert log.read_text(encoding="utf-8") == first
+    assert run(1, *TINY, "--resume")[0] == 0
+    assert log.read_text(encoding="utf-8").startswith(first)
+    assert run(1, *TINY)[0] == 0
+    assert log.read_text(encoding="utf-8").count("seed 0: ") == 1
+
+
+def test_a_damaged_report_is_replaced_by_its_own_run_alone(run, refused, project):
+    assert run(1, *TINY)[0] == 0
+    metrics = project / "runs/digits/reports/level1_baseline/metrics.json"
+    metrics.write_text("{", encoding="utf-8")
+    refused(3, TINY, "level1_baseline/metrics.json", "not JSON", "run its level again")
+    assert run(1, *TINY)[0] == 0 and len(metrics.read_text(encoding="utf-8")) > 1000

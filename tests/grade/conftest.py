@@ -1,0 +1,108 @@
+"""A project with runs, made once, copies of it to do things to, and the grader's command line."""
+
+import json
+import logging
+import os
+import shutil
+import sys
+
+import pytest
+import torch
+
+from common import cli
+from common.grade import __main__, sandbox
+from helpers.handed_in import MINE, TOTAL
+from helpers.makers import make_picture_folder
+from helpers.projects import NAMES, copy_project, python
+
+TINY = ["--network.weights=tiny-imagenet", "--network.image_size=32", "--audit=false"]
+TINY += ["--train.precision=float32", "--train.epochs=1", "--train.lr=5e-4"]
+TINY += ["--train.batch_size=32", "--data.name=folder", "--data.title=pets"]
+log = logging.getLogger("rungs")
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Four classes that differ in colour, 60 pictures each to train on and 25 to test on."""
+    root = tmp_path_factory.mktemp("pictures")
+    return make_picture_folder(root, ["cat", "dog", "eel", "fox"], 60, TOTAL // 4)
+
+
+@pytest.fixture(scope="session")
+def handed_in(tmp_path_factory, pictures):
+    """A project with runs: the four levels, and level 4 again as its reader's own."""
+    project = copy_project(tmp_path_factory.mktemp("handed_in") / "project")
+    shutil.copytree(project / NAMES[3], project / MINE)
+    python("-m", "common.course", *TINY, f"--data.root={pictures}", cwd=project)
+    for last in project.glob("runs/*/*/last.pt"):
+        last.unlink()
+    for file in (project / "common").glob("*.py"):  # the grader has its own
+        file.write_text("raise SystemExit('not the grader')\n", encoding="utf-8")
+    return project
+
+
+@pytest.fixture(scope="session")
+def known():
+    """Test logits by what they depend on."""
+    return {}
+
+
+@pytest.fixture
+def remembered(known, monkeypatch):
+    """Each network runs once, whatever is done to reports."""
+    run = sandbox.test_logits
+
+    def test_logits(level, config, checkpoint, test, tta, timeout):
+        code = (level / "run.py").read_text(encoding="utf-8")
+        tensors = checkpoint.read_checkpoint(checkpoint)["network"]
+        state = repr([(name, value.double().sum().item()) for name, value in tensors.items()])
+        key = level.name, code, state, repr(config.network), repr(config.test)
+        if key not in known:
+            known[key] = run(level, config, checkpoint, test, tta, timeout)
+        return known[key]
+
+    monkeypatch.setattr(sandbox, "test_logits", test_logits)
+
+
+@pytest.fixture
+def copy(handed_in, tmp_path):
+    """A copy to do things to; weights are linked, so replace them, never write to them."""
+    return shutil.copytree(handed_in, tmp_path / "copy", copy_function=os.link, symlinks=True)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, remembered):
+    """A function: the command line -> exit status, stdout, stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["grade", *map(str, arguments)])
+        monkeypatch.setattr(log, "handlers", [])
+        threads, code = torch.get_num_threads(), 0
+        try:
+            cli.command(__main__.main)
+        except SystemExit as stopped:
+            code = stopped.code
+        torch.set_num_threads(threads)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def failures(run):
+    """A function: grade a copy that must fail -> {level: {check: what was seen}}."""
+
+    def failures(project, *arguments):
+        code, out, _ = run(project, "--format", "json", *arguments)
+        assert code == 1
+        graded = json.loads(out)
+        assert graded["passed"] is False
+        return {
+            level["level"]: {
+                c["check"]: c["seen"] for c in level["checks"] if c["outcome"] == "failed"
+            }
+            for level in graded["levels"]
+            if not level["passed"]
+        }
+
+    return failures

@@ -1,0 +1,232 @@
+"""Bad files, rows of test_bad_input.py: (command, files made before, words of the error).
+
+Commands are as in bad_words.py. Files are {name: text or bytes}, or a function that makes them
+in the folder in which the command runs; spoiled.py has those.
+"""
+
+from functools import partial
+
+import numpy as np
+import torch
+
+from helpers import spoiled
+from helpers.spoiled import (
+    CIFAR,
+    announced,
+    archive,
+    arrays,
+    contents,
+    epochs,
+    figures,
+    pets,
+    picture,
+    report,
+    run,
+    saved,
+    tensors,
+    weights,
+)
+
+FOLDER = "1 TINY --data.name folder --data.root pets --network.weights none"
+PICTURE, ALL = "pets/train/cat/003.png: not a readable picture", ("train", "test")
+DATA = [
+    ("1 TINY --data.name folder", {}, "data.root is missing", "--data.root"),
+    (FOLDER, {}, "data.root: there is no folder pets", "train/<class>/"),
+    (FOLDER, {"pets": "a file"}, "data.root: there is no folder pets"),
+    (FOLDER, {"pets/train/cat/1.png": ""}, "pets has no folder test/"),
+    (FOLDER, pets(lambda root: (root / "train/emu").mkdir()), "pets/train/emu", "in test/ (emu)"),
+    (FOLDER, pets(lambda root: [(root / h / "emu").mkdir() for h in ALL]), "no readable picture"),
+    (FOLDER, spoiled.odd_place, "the folder 'caf\\udce9' is not named in UTF-8; use --data.title"),
+    (FOLDER, pets(spoiled.odd_class), "the class folder 'd\\udce9g' is not named in UTF-8; rename"),
+    (FOLDER, pets(classes=["cat"]), "pets/train needs class folders, two at least; found cat"),
+    (FOLDER, pets(per_class=1), "2 training pictures", "too few", "data.val_fraction"),
+    (FOLDER, picture(spoiled.text), PICTURE, "no known picture format", "skip_unreadable"),
+    (FOLDER, picture(spoiled.empty), PICTURE, "no known picture format"),
+    (FOLDER, picture(spoiled.cut), PICTURE, "truncated"),
+    (FOLDER, picture(lambda p: p.write_bytes(announced(50_000, 50_000))), PICTURE, "bomb"),
+    (FOLDER, picture(lambda p: p.write_bytes(announced(12_000, 10_000))), PICTURE, "truncated"),
+    (FOLDER, picture(lambda p: (p.unlink(), p.symlink_to("gone"))), PICTURE, "No such file"),
+    ("1 TINY --data.limit 5", {}, "data.limit 5 is less than a picture for each of the 10 classes"),
+    ("1 TINY --data.limit 10", {}, "10 training pictures", "too few", "data.val_fraction"),
+]
+ARCHIVE = "1 TINY --data.name cifar10 --data.root archives --network.weights none"
+SUM, NOT = (
+    ["CIFAR-10", CIFAR, "is damaged and cannot be downloaded"],
+    [CIFAR, "not CIFAR-10's arch"],
+)
+ARCHIVES = [
+    (ARCHIVE, archive(spoiled.cut), *SUM),
+    (ARCHIVE, archive(spoiled.flip), *SUM),
+    (ARCHIVE, archive(spoiled.folder), *SUM),
+    (ARCHIVE, contents(lambda m: {}), *NOT, "data_batch_1 is missing in it"),
+    (
+        ARCHIVE,
+        contents(lambda m: m | {f"{spoiled.BATCHES}/batches.meta": b""}),
+        *NOT,
+        "batches.meta",
+    ),
+    (ARCHIVE, contents(lambda m: m | {f"{spoiled.BATCHES}/test_batch": b""}), *NOT, "test_batch"),
+    (ARCHIVE, {"archives": "a file"}, "archives: cannot put CIFAR-10 here", "--data.root"),
+]
+MINE = "1 TINY --network.weights mine.pth"
+NO_WEIGHTS, OTHER = "mine.pth is no file of weights", ["mine.pth is not for this network", "arch"]
+WEIGHTS = [
+    (MINE, {}, "network.weights: no file mine.pth", "imagenet, tiny-imagenet, none"),
+    (MINE, {"mine.pth/x": ""}, "network.weights: no file mine.pth"),
+    (MINE, {"mine.pth": ""}, NO_WEIGHTS),
+    (MINE, {"mine.pth": "my weights"}, NO_WEIGHTS),
+    (MINE, {"mine.pth": spoiled.BUNDLED.read_bytes()[:-5000]}, NO_WEIGHTS),
+    (MINE, spoiled.evil, NO_WEIGHTS, "nothing in it was run"),
+    ("1 TINY --network.weights torch.pth", spoiled.evil, "torch.pth is no file of weights"),
+    ("1 TINY --network.weights a.safetensors", {"a.safetensors": "x"}, "a.safetensors is no file"),
+    (MINE, weights({"fc": [1]}), "mine.pth is not a state dict"),
+    (MINE, weights({1: torch.zeros(3)}), "mine.pth is not a state dict"),
+    (MINE, weights({}), *OTHER, "lack 'bn1.bias'"),
+    (MINE, weights(partial(spoiled.architecture, "resnet34")), *OTHER),
+    (MINE, weights(partial(spoiled.architecture, "resnet50")), *OTHER),
+    (MINE, weights(partial(spoiled.architecture, "mobilenet_v3_small")), *OTHER),
+    (MINE, weights(spoiled.holding(float("nan"))), "mine.pth: 'bn1.running_mean' holds NaN"),
+    (MINE, weights(spoiled.holding(float("inf"))), "mine.pth: 'bn1.running_mean' holds NaN"),
+    (MINE, weights(spoiled.holding(1j)), "mine.pth: 'bn1.running_mean' holds NaN", "real numbers"),
+    (
+        MINE,
+        weights(spoiled.holding(1e300, torch.float64)),
+        "'bn1.running_mean' holds NaN, infinity",
+    ),
+    (
+        MINE,
+        weights(lambda: spoiled.bundled() | {"bn1.bias": torch.ones(64, device="meta")}),
+        "'bn1.b",
+    ),
+    (MINE, weights(lambda: spoiled.bundled() | {"bn1.bias": torch.ones(64).to_sparse()}), "'bn1.b"),
+    (
+        MINE + " --network.arch vit_b_16 --network.image_size 32",
+        weights({"encoder.pos_embedding": torch.zeros(1, 190, 768)}),
+        "mine.pth is not for this network: 'encoder.pos_embedding' cannot be interpolated",
+    ),
+    ("1 --data.name digits", {}, "cannot download the ImageNet weights", "--offline"),
+]
+BEST, LAST = "level1_baseline/best.pt", "level1_baseline/last.pt"
+LEVEL4, PREDICT, GRADE = (
+    "4 SMALL --network.start_from level1_baseline --network.taps block1",
+    "predict a.png",
+    "grade level1_baseline",
+)
+RESUME, DAMAGED = "1 SMALL --resume", "not a readable checkpoint"
+CHECKPOINTS = [
+    (LEVEL4, run(BEST, spoiled.cut), BEST, DAMAGED),
+    (LEVEL4, run(BEST, spoiled.flip), BEST),
+    (LEVEL4, run(BEST, lambda f: torch.save({"network": {}}, f)), BEST, "by its checksum"),
+    (LEVEL4, {}, BEST, "another network", "head.project"),
+    (LEVEL4, run(BEST, saved(lambda _: {"network": 3})), BEST, "it holds no network"),
+    (LEVEL4, run(BEST, saved(lambda _: {"split": ""})), BEST, "other split", "run first"),
+    (RESUME, run(LAST, spoiled.empty), LAST, DAMAGED),
+    (RESUME, run(LAST, spoiled.folder), LAST, "cannot be read (it is no file)"),
+    (RESUME, run(LAST, saved(lambda c: {"history": [1]})), LAST, "training goes on from"),
+    (RESUME, run(LAST, saved(lambda c: {"history": []})), LAST, "training goes on from"),
+    (RESUME, run(LAST, saved(lambda c: {"optimizer": {}})), LAST, "training goes on from"),
+    (RESUME, run(LAST, saved(lambda c: {"optimizer": None})), LAST, "training goes on from"),
+    (RESUME, run(LAST, tensors(lambda t: {k: v * np.nan for k, v in t.items()})), LAST, "NaN"),
+    (PREDICT, run(BEST, spoiled.cut), BEST, DAMAGED, "train again"),
+    (PREDICT, run(BEST, saved(lambda c: {"settings": {"sede": 1}})), BEST, "mean 'seed'"),
+    (PREDICT, run(BEST, saved(lambda c: {"classes": 3})), BEST, "no classes", "train it again"),
+    (PREDICT, run(BEST, saved(lambda c: {"tta": "x"})), BEST, "no tta that can be"),
+    (PREDICT, run(BEST, saved(lambda c: {"stored_size": 0})), BEST, "no stored_size that can be"),
+    (PREDICT, run(BEST, spoiled.nested), BEST, DAMAGED),
+    (PREDICT, run(BEST, tensors(lambda t: {k: v[:1] for k, v in t.items() if v.ndim})), BEST),
+    (GRADE, run(BEST, spoiled.text), BEST, DAMAGED),
+    (GRADE, run(BEST, saved(lambda c: {"settings": 3})), BEST, "'settings' is missing"),
+]
+SITE, COURSE = "site ../project/runs/digits/reports", "course SMALL"
+COMPARE = "compare ../project/level1_baseline/baselines TINY"
+METRICS, HISTORY, ARRAYS = "metrics.json", "history.json", "predictions.npz"
+AGAIN = "run its level again, or move the folder away"
+EPOCHS = [{"pictures_per_second": None}, {"val_accuracy": np.nan}, {"epoch": np.inf}]
+FIGURES = [  # what one level's figures cannot be, and how that is said
+    (lambda m: m.pop("below") and {}, "'below' cannot be so"),
+    (lambda m: {"below": 3}, "'below' cannot be so"),
+    (lambda m: {"settings": m["settings"] | {"augment": {3: [1]}}}, "cannot be shown"),
+    (lambda m: {"below": {"level": "level0_x"}}, "'below' cannot be so"),
+    (lambda m: {"commit": 3}, "'commit'", "str | None"),
+    (lambda m: {"command": "\ud800"}, "not JSON", "surrogates"),
+    (lambda m: {"frozen": {}}, "'frozen.before'"),
+    (lambda m: {"trainable": [1, 2]}, "'trainable' cannot be so"),
+    (lambda m: {"seconds": np.nan}, "'seconds' cannot be so"),
+    (lambda m: {"test": m["test"] | {"correct": 61}}, "'test.correct' cannot be so"),
+    (lambda m: {"val": m["val"] | {"correct": 0, "total": 0}}, "'val.correct' cannot be so"),
+    (lambda m: {"weights": {"name": "x", "sha256": 3}}, "'weights.sha256'"),
+    (lambda m: {"detail": m["detail"] | {"ece_scaled": None}}, "'detail.ece_scaled'"),
+    (lambda m: {"detail": m["detail"] | {"interval": []}}, "'detail.interval' cannot be so"),
+    (lambda m: {"detail": m["detail"] | {"recall": [1]}}, "'detail.recall' cannot be so"),
+    (lambda m: {"settings": m["settings"] | {"network": 3}}, "cannot be shown (TypeError"),
+    (lambda m: {"settings": m["settings"] | {"benchmarks": [3]}}, "cannot be shown (TypeError"),
+    (
+        lambda m: {
+            "settings": m["settings"] | {"train": m["settings"]["train"] | {"batch_size": 0}}
+        },
+        "cannot be shown (ZeroDivisionError",
+    ),
+]
+REPORTS = [
+    (SITE, report(METRICS, spoiled.cut), METRICS, "not JSON", AGAIN),
+    (SITE, report(METRICS, lambda f: f.write_text("[]")), METRICS, "not a report of schema 1"),
+    (SITE, report(METRICS, lambda f: f.write_text("[" * 100_000)), METRICS, "recursion"),
+    (SITE, report(METRICS, figures(lambda m: m.pop("test") and {})), METRICS, "'test.correct'"),
+    (SITE, report(METRICS, figures(lambda m: {"seed": "x"})), METRICS, "'seed'", "no int"),
+    (SITE, report(METRICS, figures(lambda m: {"level": 3})), METRICS, "'level'", "no str"),
+    (SITE, report(METRICS, figures(lambda m: {"detail": 3})), METRICS, "'detail."),
+    (SITE, report(HISTORY, spoiled.text), HISTORY, "not JSON"),
+    (SITE, report(HISTORY, lambda f: f.write_text("[]")), HISTORY, "not a list of epochs"),
+    (SITE, report(HISTORY, lambda f: f.write_text('[{"val_accuracy": 1}]')), HISTORY, "lacks one"),
+    (SITE, report(ARRAYS, spoiled.cut), ARRAYS, "unreadable"),
+    (SITE, report(ARRAYS, arrays(classes=np.array([{}]))), ARRAYS, "unreadable", "pickle"),
+    (SITE, report(ARRAYS, arrays(predictions=np.zeros(3, int))), ARRAYS, "'predictions'", "(3,)"),
+    (SITE, report(ARRAYS, arrays(labels=np.full(60, 99))), ARRAYS, "'labels'", "10 classes"),
+    (SITE, report(ARRAYS, arrays(labels=None)), ARRAYS, "'labels'", "missing"),
+    (SITE, report(ARRAYS, arrays(logits=np.zeros((60, 3)))), ARRAYS, "'logits'", "(60, 3)"),
+    *((SITE, report(METRICS, figures(change)), METRICS, *words) for change, *words in FIGURES),
+    *((SITE, report(HISTORY, epochs(**change)), HISTORY, "no number") for change in EPOCHS),
+    (SITE, report(ARRAYS, arrays(logits=np.full((60, 10), np.nan))), ARRAYS, "'logits' holds NaN"),
+    (SITE, report(ARRAYS, arrays(labels=np.zeros(0, int))), ARRAYS, "'labels' is not (60,)"),
+    (SITE, report(METRICS, spoiled.fifo), METRICS, "it is no file"),
+    ("1 TINY --reports .", {"README.md": "my own"}, "README.md: not a page that runs write"),
+    ("1 TINY --reports .", {"README.md/x": ""}, "README.md: not a page that runs write"),
+    ("1 TINY --reports .", {"index.html": "<!doctype html>"}, "index.html: not a page that runs"),
+    ("3 TINY", report(ARRAYS, spoiled.folder), ARRAYS, "unreadable", AGAIN),
+    (
+        COURSE,
+        {"../project/runs/digits/reports/level3_x/metrics.json": "a text"},
+        "level3_x/metrics.json",
+        "not JSON",
+        AGAIN,
+    ),
+    (COURSE, {"../project/level4_finetune_tta/config.yaml": "sede: 1"}, "level4", "'sede'"),
+    (COMPARE, report(METRICS, spoiled.empty), METRICS, "not JSON", AGAIN),
+    ("1 TINY --reports file", {"file": "x"}, "file: cannot write here", "--reports"),
+    ("1 TINY --reports file/reports", {"file": "x"}, "file/reports: cannot write", "--reports"),
+    ("bench --quick --offline --reports file", {"file": "x"}, "file: cannot write", "--reports"),
+    (
+        "1 TINY --data.title other",
+        {"../project/runs/other": "x"},
+        "runs/other/level1_b",
+        "writable",
+    ),
+]
+PICTURES = [
+    (PREDICT, {"a.png": "a text"}, "a.png: not a readable picture (no known picture format)"),
+    (PREDICT, {"a.png": ""}, "a.png: not a readable picture"),
+    (PREDICT, {"a.png": announced(20, 20)}, "a.png: not a readable picture", "truncated"),
+    (
+        PREDICT,
+        {"a.png": announced(9000, 9000)},
+        "a.png",
+        "more than 40 megapixels; make it smaller",
+    ),
+    (PREDICT, {"a.png": announced(50_000, 50_000)}, "a.png: not a readable picture", "bomb"),
+    ("predict more", {"more/notes.txt": "x"}, "more: no pictures in this folder"),
+    ("predict .", lambda here: spoiled.fifo(here / "a.png"), ".: no pictures in this folder"),
+    (PREDICT, spoiled.floats, "a.png: not a readable picture (pixels of floating-point numbers"),
+    ("predict a.png --runs more", {"a.png": "", "more/x": ""}, "more: no trained level here"),
+    ("predict a.png --output more", {"a.png": "", "more/x": ""}, "--output: cannot write more"),
+    ("predict a.png --output no/b.png", {"a.png": ""}, "no is no folder to write to"),
+]

@@ -1,0 +1,249 @@
+"""The bugs that the audit must name: each a change to one line of the real code.
+
+`make audit-table` prints the table that stands in reports/audit.md.
+"""
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Bug:
+    """In `file`, `old` becomes `new`; `check` is the audit's check that must fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    check: str
+    level: int = 2
+    options: tuple[str, ...] = ()
+    common: bool = False  # one of the nine found together in a real code base
+
+
+TRAINING, EVALUATION = "common/training/loop.py", "common/evaluation/predictions.py"
+PROGRESS, STAGED = "common/training/progress.py", "common/models/staged.py"
+BATCHES, HEAD = "common/data/loader.py", "level3_fusion/fusion_head.py"
+STEP = "one step is the configured step"
+MODES = "train and eval mode"
+FROZEN = "frozen means frozen"
+AUGMENTED = "augmentation on train only"
+CROSS_ENTROPY = (
+    "loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)"
+)
+VAL = "Batches(data.val, *options)"
+
+BUGS = [
+    Bug(
+        "wrong normalisation constants", "common/models/weights.py",
+        "= (0.485, 0.456, 0.406)", "= (0.5, 0.5, 0.5)", "pixels normalised", common=True,
+    ),
+    Bug(
+        "wrong input size of the first linear layer", HEAD,
+        "nn.Linear(sum(channels), width)", "nn.Linear(channels[-1], width)", "shapes fit", 3,
+        common=True,
+    ),
+    Bug(
+        "wrong size after flattening", STAGED,
+        "return x.mean((2, 3))", "return x.flatten(1)", "shapes fit",
+        common=True,
+    ),
+    Bug(
+        "ReLU on the logits", HEAD,
+        "return self.classify(self.dropout(torch.relu(self.project(fused))))",
+        "return torch.relu(self.classify(self.dropout(torch.relu(self.project(fused)))))",
+        "logits, not probabilities", 3, common=True,
+    ),
+    Bug(
+        "two linear layers with nothing between", HEAD,
+        "torch.relu(self.project(fused))", "self.project(fused)",
+        "no two linear layers in a row", 3, common=True,
+    ),
+    Bug(
+        "NLLLoss on logits", TRAINING,
+        CROSS_ENTROPY, "loss = F.nll_loss(logits.float(), targets)", STEP, common=True,
+    ),
+    Bug(
+        "evaluation on the training set", TRAINING,
+        VAL, "Batches(data.train, *options)", "each split where it belongs", common=True,
+    ),
+    Bug(
+        "missing zero_grad", TRAINING,
+        "self.optimizer.zero_grad(set_to_none=True)", "pass", STEP, common=True,
+    ),
+    Bug("missing model.train()", TRAINING, "self.network.train()", "pass", MODES, common=True),
+    Bug("missing model.eval()", EVALUATION, "    network.eval()", "    pass", MODES),
+    Bug(
+        "missing model.eval(): batch norm goes by the batch", EVALUATION,
+        "    network.eval()", "    pass", "no dependence on batch size or order",
+    ),
+    Bug(
+        "missing model.eval(): dropout stays on", EVALUATION,
+        "    network.eval()", "    pass", "two evaluations agree", 3,
+    ),
+    Bug(
+        "mode not restored after evaluation", EVALUATION,
+        "    network.train(was_training)", "    pass", MODES,
+    ),
+    Bug("softmax before cross-entropy", TRAINING, "F.cross_entropy(logits.float(),",
+        "F.cross_entropy(logits.float().softmax(1),", STEP),
+    Bug(
+        "softmax in the network", HEAD,
+        "return self.classify(self.dropout(torch.relu(self.project(fused))))",
+        "return self.classify(self.dropout(torch.relu(self.project(fused)))).softmax(1)",
+        "logits, not probabilities", 3,
+    ),
+    Bug("val shares train's augmentation", TRAINING, VAL,
+        "Batches(data.val, *options, transform=augmentation, seed=0)", AUGMENTED),
+    Bug("augmentation never called", BATCHES, "pixels = self.transform(pixels, generator)", "pass",
+        AUGMENTED),
+    Bug("one draw of augmentation for the whole batch", "common/data/augment/steps.py",
+        "(2, batch, 1)", "(2, 1, 1)", AUGMENTED),
+    Bug("augmented pictures kept for all epochs", "common/models/trunk.py",
+        "if self.batches.transform or not", "if not", AUGMENTED),
+    Bug("frozen batch norm drifts", STAGED, "                part.eval()",
+        "                pass", FROZEN, options=("--fast", "false")),
+    Bug("frozen stages left in train mode", STAGED, "                part.eval()",
+        "                pass", MODES),
+    Bug("a frozen stage gets gradients", STAGED,
+        "part.requires_grad_(name in self.unfrozen)", "part.requires_grad_(True)", FROZEN,
+        options=("--network.trainable", "layer3", "head")),
+    Bug("batch norm that should stay is trained", TRAINING, "network.freeze_batch_norm()", "pass",
+        FROZEN, options=("--train.freeze_batch_norm", "true")),
+    Bug("batch norm that should stay drifts", STAGED, "norm.eval()", "pass", FROZEN,
+        options=("--train.freeze_batch_norm", "true")),
+    Bug("head missing from the optimiser", TRAINING,
+        "enumerate(reversed(network.trainable))", "enumerate(reversed(network.trainable[:-1]))",
+        FROZEN),
+    Bug("head missing from the optimiser, seen by the step", TRAINING,
+        "enumerate(reversed(network.trainable))", "enumerate(reversed(network.trainable[:-1]))",
+        STEP),
+    Bug("another optimiser than configured", TRAINING,
+        "kinds[config.optimizer]", 'kinds["sgd"]', STEP),
+    Bug("label smoothing forgotten", TRAINING, "label_smoothing=config.label_smoothing",
+        "label_smoothing=0.0", STEP, options=("--train.label_smoothing", "0.2")),
+    Bug("gradient clipping forgotten", TRAINING, "if config.clip_norm is not None:", "if False:",
+        STEP, options=("--train.clip_norm", "0.01", "--train.optimizer", "sgd")),
+    Bug("the optimiser never steps", TRAINING, "self.scaler.step(self.optimizer)", "pass",
+        "one batch can be overfitted"),
+    Bug("labels shifted by one picture", BATCHES, "self.labels[positions.to(device)]",
+        "self.labels[positions.to(device)].roll(1)", "pictures and labels belong together"),
+    Bug("colours in the order blue, green, red", BATCHES, "pixels = self.source[rows]",
+        "pixels = self.source[rows].flip(1)", "pixels normalised",
+        options=("--data.name", "folder", "--data.root", "{folder}")),
+    Bug("labels of a folder sorted apart from its pictures", "common/data/splits.py",
+        'label[name.split("/")[1]] for name in names',
+        'label[name.split("/")[1]] for name in names[1:] + names[:1]',
+        "pictures and labels belong together",
+        options=("--data.name", "folder", "--data.root", "{folder}")),
+    Bug("pixels left at 0..255", BATCHES, "pixels.float() / 255", "pixels.float()",
+        "pixels normalised"),
+    Bug("test chooses the epoch", TRAINING, VAL, "Batches(data.test, *options)",
+        "test is never read in training"),
+    Bug("the last epoch kept, not the best", PROGRESS,
+        'key=lambda entry: (entry["val_accuracy"], -entry["epoch"])',
+        'key=lambda entry: entry["epoch"]', "the best epoch on val is kept"),
+    Bug("the epoch chosen by train accuracy", PROGRESS, 'key=lambda entry: (entry["val_accuracy"]',
+        'key=lambda entry: (entry["train_accuracy"]', "the best epoch on val is kept"),
+    Bug("mean of batch means in training", TRAINING,
+        "correct += (logits.argmax(1) == _hard(targets))[:own].sum()",
+        "correct = correct + (logits.argmax(1) == targets).double().mean() * 60 / len(self.train)",
+        "accuracy is total over total"),
+    Bug("mean of batch means in evaluation", EVALUATION, '"accuracy": correct / total',
+        '"accuracy": sum(float((p == q).double().mean()) for p, q in zip('
+        "self.classes.split(16), self.labels.split(16))) / -(-total // 16)",
+        "accuracy is total over total"),
+    Bug("a batch's loss added without its size", TRAINING, "loss_sum += loss * own",
+        "loss_sum += loss * self.config.train.batch_size", "accuracy is total over total"),
+    Bug("test scored on val", EVALUATION, "_run(network, data.test,", "_run(network, data.val,",
+        "test is scored on test"),
+    Bug("labels leak into evaluation", EVALUATION, "forward(features).float()",
+        "forward(features).float() + 9 * F.one_hot(targets, 10)",
+        "a blind network learns nothing"),
+    Bug("TTA flips upside down", EVALUATION, "return images.flip(3)", "return images.flip(2)",
+        "test-time augmentation", 4, ("--data.mirror", "true")),
+    Bug("TTA keeps the last pass alone", EVALUATION, "[p.logits for p in passes]",
+        "[passes[-1].logits]", "test-time augmentation", 4),
+    Bug("training data not shuffled", TRAINING, "transform=augmentation, seed=config.seed",
+        "transform=augmentation, seed=None", "train is shuffled"),
+    Bug("the same order every epoch", BATCHES, 'counter_seed(self.seed, "order", epoch)',
+        'counter_seed(self.seed, "order")', "train is shuffled"),
+    Bug("val pictures in train too", "common/data/splits.py", "return np.sort(train), np.sort(val)",
+        "return np.sort(np.concatenate([train, val])), np.sort(val)", "splits disjoint"),
+    Bug("the schedule steps once an epoch", TRAINING, "self.rate(step, ",
+        "self.rate(step // len(self.train), ", "the rate moves as configured",
+        options=("--train.schedule", "cosine")),
+    Bug("dropout without a seed", TRAINING,
+        'torch.manual_seed(counter_seed(self.config.seed, "step", step))', "pass",
+        "same seed, same result", 3),
+    Bug("a head that starts out of scale", STAGED,
+        "super().__init__()", "super().__init__(); self.register_forward_hook(lambda *a: 90 * a[2])",  # noqa: E501
+        "loss at start"),
+]  # fmt: skip
+
+
+@contextlib.contextmanager
+def planted(bug: Bug | None) -> Iterator[None]:
+    """Import the project anew, with the bug in it; afterwards the project is as it was."""
+    before = {name: sys.modules.pop(name) for name in list(sys.modules) if _ours(name)}
+    original = SourceFileLoader.get_code
+
+    def get_code(loader: SourceFileLoader, name: str) -> object:
+        path = Path(loader.get_filename(name))
+        if bug is None or path != PROJECT / bug.file:
+            return original(loader, name)
+        return compile(_with_bug(path.read_text(encoding="utf-8"), bug), str(path), "exec")
+
+    SourceFileLoader.get_code = get_code
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        SourceFileLoader.get_code = original
+        for name in [name for name in sys.modules if _ours(name)]:
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+def _with_bug(source: str, bug: Bug) -> str:
+    assert source.count(bug.old) >= 1, f"{bug.file} has no more '{bug.old}'"
+    return source.replace(bug.old, bug.new)
+
+
+def _ours(name: str) -> bool:
+    return name.split(".")[0] == "common" or name.startswith("level")
+
+
+def table() -> str:
+    """reports/audit.md: each bug, where it is planted, and the check that names it."""
+    rows = [
+        f"| {bug.name}{' *' * bug.common} | `{bug.file}`, level {bug.level} | {bug.check} |"
+        for bug in BUGS
+    ]
+    return "\n".join(
+        [
+            "# What the audit catches",
+            "",
+            f"{len(BUGS)} bugs, each planted in the real code by "
+            "`tests/audit/test_planted_bugs.py` and named by the check beside it.",
+            "Those with a star were found together in one real code base.",
+            "",
+            "| bug | planted in | check that names it |",
+            "| --- | --- | --- |",
+            *rows,
+            "",
+            "Made by `make audit-table` from `tests/helpers/planted_bugs.py`.",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    print(table(), end="")

@@ -1,0 +1,217 @@
+"""Stages, taps and heads; frozen means frozen; the prefix and its folded copy are the network."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from common.config import LevelConfig, NetworkConfig
+from common.data import Batches
+from common.models import FeatureBatches, Features, Trunk, trunk
+from common.utils.errors import UserError
+from helpers.networks import CPU, built, fitted, quick, small_network, small_splits
+from level3_fusion.fusion_head import FusionHead
+from level3_fusion.run import build_network
+
+
+@pytest.mark.parametrize("trainable", [["head"], ["c", "head"], ["a", "head"], ["b"]])
+def test_what_is_named_trains_and_nothing_else_changes(trainable, tmp_path):
+    network = small_network(trainable)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    hashed = network.frozen_hash()
+    config = LevelConfig(train=quick(lr=0.01))
+    fitted(network, small_splits(), config, tmp_path)
+    assert network.frozen_hash() == hashed
+    for key, value in network.state_dict().items():
+        part = key.removeprefix("stages.").split(".")[0]
+        if part not in trainable:
+            assert torch.equal(value, before[key]), key
+        elif value.is_floating_point():
+            assert not torch.equal(value, before[key]), key
+
+
+def test_frozen_hash_sees_parameters_and_buffers():
+    network = small_network(["c", "head"])
+    hashes = {network.frozen_hash()}
+    network.stages["a"][1].running_mean[0] += 1e-3
+    hashes.add(network.frozen_hash())
+    with torch.no_grad():
+        network.stages["b"][0].weight[0, 0, 0, 0] += 1e-3
+    hashes.add(network.frozen_hash())
+    assert len(hashes) == 3
+    with torch.no_grad():
+        network.stages["c"][0].weight.zero_()
+    assert network.frozen_hash() in hashes
+
+
+def test_train_mode_is_for_what_trains():
+    network = small_network(["b", "head"])
+    network.train()
+    modes = {name: part.training for name, part in network.parts()}
+    assert modes == {"a": False, "b": True, "c": False, "head": True}
+    network.eval()
+    assert not any(part.training for _, part in network.parts())
+
+
+def test_frozen_batch_norm_stays_in_a_stage_that_trains(tmp_path):
+    network = small_network(["c", "head"])
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    train = quick(lr=0.1, freeze_batch_norm=True, batch_size=1)  # one picture is enough, then
+    fitted(network, small_splits(), LevelConfig(train=train), tmp_path)
+    moved = {n for n, value in network.state_dict().items() if not torch.equal(value, before[n])}
+    assert moved == {"stages.c.0.weight", "head.classify.weight", "head.classify.bias"}
+    network.train()
+    assert network.stages["c"].training and not network.stages["c"][1].training
+
+
+def test_gradients_reach_a_trainable_stage_through_a_frozen_one():
+    network = small_network(["b", "head"])
+    network(torch.randn(4, 3, 8, 8)).sum().backward()
+    grads = {n: any(p.grad is not None for p in part.parameters()) for n, part in network.parts()}
+    assert grads == {"a": False, "b": True, "c": False, "head": True}
+
+
+def test_unknown_stage():
+    with pytest.raises(UserError, match="no stage 'hed'; did you mean 'head'"):
+        small_network(["hed"])
+
+
+@pytest.mark.parametrize("trainable", [["head"], ["c", "head"], ["b", "c", "head"], ["a"]])
+@pytest.mark.parametrize("fast", [True, False])
+def test_trunk_and_suffix_are_the_network(trainable, fast):
+    network = small_network(trainable, taps=("b", "c")).eval()
+    images = torch.randn(5, 3, 8, 8)
+    with torch.no_grad():
+        whole = plain_forward(network, images)
+        split = network.forward_suffix(Trunk(network, replace(CPU, fast=fast))(images))
+    assert (whole - split).abs().max() <= 1e-5 * whole.abs().max()
+    assert (whole - network(images)).abs().max() <= 1e-6
+
+
+def plain_forward(network, images):
+    """The stages one by one, as one would write it down."""
+    a = network.stages["a"](images)
+    b = network.stages["b"](a)
+    c = network.stages["c"](b)
+    return network.head(b.mean((2, 3)), c.mean((2, 3)))
+
+
+def test_trunk_leaves_the_network_alone():
+    network = small_network(["head"])
+    hashed = network.frozen_hash()
+    Trunk(network, CPU)(torch.randn(2, 3, 8, 8))
+    assert network.frozen_hash() == hashed
+    assert isinstance(network.stages["a"][1], nn.BatchNorm2d)
+
+
+def test_features_are_computed_once_where_they_repeat():
+    data, config = small_splits(), LevelConfig(train=quick())
+    trainer = built(small_network(), data, config)
+    passes = count_calls(trainer.val.trunk)
+    kept = [list(trainer.val.epoch()) for _ in range(3)]
+    assert len(passes) == 2  # 15 val pictures in batches of 8
+    fresh = FeatureBatches(trainer.val.batches, Trunk(trainer.network, CPU), repeats=False)
+    for (old, old_labels), (new, new_labels) in zip(kept[2], fresh.epoch(), strict=True):
+        assert torch.equal(old.taps["c"], new.taps["c"])
+        assert torch.equal(old_labels, new_labels)
+
+
+def test_features_follow_the_shuffled_order():
+    data, config = small_splits(), LevelConfig(train=quick())
+    stream = built(small_network(), data, config).train
+    calls = count_calls(stream.trunk)
+    list(stream.epoch())
+    assert len(calls) == 4  # 30 pictures in batches of 8: kept
+    for epoch in (0, 1):
+        pictures = list(stream.batches.epoch(epoch))
+        for (features, labels), (images, own) in zip(stream.epoch(epoch), pictures, strict=True):
+            torch.testing.assert_close(features.taps["c"], stream.trunk(images).taps["c"])
+            assert torch.equal(labels, own)
+
+
+def test_augmented_features_are_not_kept():
+    config = LevelConfig(train=quick(), augment=["crop"])
+    stream = built(small_network(), small_splits(), config).train
+    list(stream.epoch())
+    assert not stream.trunk.kept
+
+
+def test_what_training_kept_serves_any_part_of_it_later(monkeypatch):
+    data, config = small_splits(), LevelConfig(train=quick())
+    trainer = built(small_network(), data, config)
+    trainer.epoch(1)
+    trunk = trainer.val.trunk
+    some = data.train.subset(torch.tensor([3, 4, 20]))
+    calls = count_calls(trunk)
+    batches = Batches(some, trainer.network.weights, 8, CPU)
+    ((features, labels),) = FeatureBatches(batches, trunk, repeats=False).epoch()
+    assert not calls and torch.equal(labels, some.labels)
+    expected = trunk(batches.batch(torch.arange(3))[0])
+    torch.testing.assert_close(features.taps["c"], expected.taps["c"])
+    test = Batches(data.test, trainer.network.weights, 8, CPU)
+    list(FeatureBatches(test, trunk, repeats=False).epoch())
+    assert len(calls) == 3 and len(trunk.kept) == 2  # test: computed, and not kept
+
+
+def test_a_test_time_view_is_not_taken_from_what_was_kept():
+    data, config = small_splits(), LevelConfig(train=quick())
+    trainer = built(small_network(), data, config)
+    list(trainer.val.epoch())
+    mirror = Batches(data.val, trainer.network.weights, 8, CPU, lambda images, _: images.flip(3))
+    ((features, _), *_) = FeatureBatches(mirror, trainer.val.trunk, repeats=False).epoch()
+    plain = trainer.val.trunk.kept[0][1].taps["c"][:8]
+    assert not torch.allclose(features.taps["c"], plain, atol=1e-3)
+
+
+def test_features_too_large_for_the_memory_are_computed_anew(monkeypatch):
+    monkeypatch.setattr(trunk, "free_memory", lambda device: 100)
+    trainer = built(small_network(), small_splits(), LevelConfig(train=quick()))
+    first, second = (list(trainer.val.epoch()) for _ in range(2))
+    assert not trainer.val.trunk.kept
+    assert torch.equal(first[0][0].taps["c"], second[0][0].taps["c"])
+
+
+def test_groups_of_pictures_give_what_the_batch_gives(monkeypatch):
+    network, images = small_network(["c", "head"], taps=("a", "b", "c")), torch.randn(7, 3, 8, 8)
+    whole = Trunk(network, CPU)(images)
+    for group in ((3, 2**19), (32, 150)):  # 3 and 2 at a time
+        monkeypatch.setattr(trunk, "GROUP", group)
+        parts = Trunk(network, CPU)(images)
+        torch.testing.assert_close(parts.x, whole.x)
+        assert parts.x.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(parts.taps, whole.taps)
+
+
+def count_calls(trunk: Trunk) -> list:
+    calls, stages = [], trunk.stages["a"]
+    stages.register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+def test_fusion_head_shapes_and_gradients():
+    head = FusionHead([256, 512], classes=10)
+    shallow, deep = torch.randn(4, 256, requires_grad=True), torch.randn(4, 512, requires_grad=True)
+    logits = head(shallow, deep)
+    assert logits.shape == (4, 10)
+    assert head.project.weight.shape == (256, 768)
+    assert head.classify.weight.shape == (10, 256)
+    assert head.dropout.p == 0.5
+    logits.sum().backward()
+    for tensor in (shallow, deep, *head.parameters()):
+        assert tensor.grad.abs().sum() > 0
+
+
+def test_fusion_head_reads_layer3_then_layer4():
+    network = build_network(LevelConfig(network=NetworkConfig(weights="none")), 10).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        maps = {}
+        for name, stage in network.stages.items():
+            maps[name] = images = stage(images)
+        fused = torch.cat([maps["layer3"].mean((2, 3)), maps["layer4"].mean((2, 3))], 1)
+        assert fused.shape == (2, 768)
+        expected = network.head.classify(torch.relu(network.head.project(fused)))
+        features = Features(torch.randn(2, 3, 32, 32), {})
+        assert torch.equal(network.head(fused[:, :256], fused[:, 256:]), expected)
+        assert network.forward_suffix(network.forward_prefix(features.x)).shape == (2, 10)

@@ -1,0 +1,239 @@
+"""Pictures of one's own: answers on the command line, and on a page that is dropped on."""
+
+import http.client
+import io
+import json
+import re
+import socket
+import struct
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.predict import __main__
+from common.predict.answers import Answers, latest_runs
+from common.predict.server import LARGEST, make_server
+from common.reports import page
+from common.reports.restore import pictures_of
+from common.utils import paths
+from common.utils.errors import UserError
+from helpers.browser import Watched, browser, screenshot
+from helpers.projects import NAMES, inside, python
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def server(coursed):
+    with inside(coursed):
+        answers = Answers(coursed / "runs/digits")
+        made = make_server(answers, 0)
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield made
+        made.shutdown()
+        made.server_close()
+
+
+@pytest.fixture(scope="module")
+def digit(tmp_path_factory):
+    file = tmp_path_factory.mktemp("digit") / "five.png"
+    pixels = np.zeros((40, 40), np.uint8)
+    pixels[5:35, 18:24] = 255
+    Image.fromarray(pixels).save(file)
+    return file
+
+
+def ask(server, body=b"", method="POST", path="/answers", **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    connection.request(method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
+    response = connection.getresponse()
+    text = response.read().decode()
+    connection.close()
+    return response, json.loads(text) if text.startswith("{") else text
+
+
+def test_a_picture_in_four_answers_out(chromium, server, digit, coursed):
+    address = f"http://127.0.0.1:{server.server_port}/"
+    drop = Watched(chromium, address, viewport={"width": 375, "height": 740})
+    drop.page.locator("#file").set_input_files(str(digit))
+    drop.page.locator("#answers h2").first.wait_for()
+    assert drop.page.locator("#answers h2").all_text_contents() == NAMES
+    with inside(coursed):
+        _, expected = server.RequestHandlerClass.answers(digit)
+    for i, answer in enumerate(expected):
+        lines = drop.page.locator("#answers > li").nth(i).locator("ol li").all_text_contents()
+        assert lines == [f"{name} {100 * share:.1f} %" for name, share in answer.top]
+    assert drop.page.locator("#answers img").count() == 4
+    assert drop.overflow() <= 0 and drop.serious() == []
+    screenshot(drop.page, "drop")
+    drop.context.close()
+    assert drop.errors == [] and drop.requests == []
+
+
+def large(width, height):
+    buffer = io.BytesIO()
+    Image.new("1", (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "says"),
+    [
+        (b"hello, I am a text", 400, "not a readable picture: no known picture format"),
+        (lambda: large(10_000, 5_000), 400, "10000 x 5000 pixels are more than 40 megapixels"),
+        (lambda: large(300, 300)[:60], 400, "not a readable picture: "),
+        (b"", 411, "an empty file"),
+    ],
+)
+def test_what_is_no_picture_gets_a_clear_message(server, content, status, says):
+    response, found = ask(server, content() if callable(content) else content)
+    assert response.status == status and says in found["error"]
+
+
+def test_a_message_is_seen_on_the_page(chromium, server, tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    drop = Watched(chromium, f"http://127.0.0.1:{server.server_port}/")
+    drop.page.locator("#file").set_input_files(str(tmp_path / "notes.txt"))
+    drop.page.locator("#message.loss").wait_for()
+    text = drop.page.locator("#message").text_content()
+    assert text == "notes.txt: not a readable picture: no known picture format"
+    drop.context.close()
+
+
+def test_only_this_page_may_ask(server, digit):
+    body = digit.read_bytes()
+    assert ask(server, body)[0].status == 200
+    port = server.server_port
+    assert ask(server, body, Origin=f"http://localhost:{port}")[0].status == 200
+    for headers in (
+        {"Host": "example.org"},
+        {"Host": f"example.org:{port}"},
+        {"Host": "127.0.0.1:1"},
+        {"Origin": "https://example.org"},
+        {"Origin": "null"},
+    ):
+        response, found = ask(server, body, **headers)
+        assert response.status == 403 and "and no other" in found["error"]
+        assert ask(server, method="GET", path="/", **headers)[0].status == 403
+    assert server.server_address[0] == "127.0.0.1"
+
+
+def test_nothing_else_is_served(server):
+    for path in ("/../config.py", "/common/config.py", "/answers", "/%2e%2e/Makefile"):
+        assert ask(server, method="GET", path=path)[0].status == 404
+    assert ask(server, b"x", path="/elsewhere")[0].status == 404
+    assert ask(server, method="DELETE", path="/")[0].status == 501
+    response, found = ask(server, Content_Length=str(LARGEST + 1))
+    assert response.status == 413 and "20 MiB" in found["error"]
+    response, text = ask(server, method="GET", path="/")
+    assert response.status == 200 and "default-src 'none'" in response.getheader(
+        "Content-Security-Policy"
+    )
+    assert all(name in text for name in NAMES)
+
+
+def test_who_leaves_before_the_answer_is_no_error(server, digit, capsys):
+    body = digit.read_bytes()
+    for size in (len(body), len(body) + 1):  # after the picture, and within it
+        connection = socket.create_connection(("127.0.0.1", server.server_port))
+        linger = struct.pack("ii", 1, 0)  # closed at once, by a reset
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        head = f"POST /answers HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n"
+        connection.sendall(f"{head}Content-Length: {size}\r\n\r\n".encode() + body)
+        time.sleep(0.2)
+        connection.close()
+    assert ask(server, body)[0].status == 200
+    for _ in range(50):
+        if threading.active_count() <= 3:
+            break
+        time.sleep(0.1)
+    assert capsys.readouterr().err == ""
+    try:
+        raise ValueError("a bug of ours")
+    except ValueError:
+        server.handle_error(None, ("127.0.0.1", 1))
+    assert "a bug of ours" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("length", ["-1", "+5", "5, 5", "0x5", "\xb2", "5" * 5000, "", "1e9"])
+def test_a_length_that_is_none_is_answered(server, length):
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    connection.putrequest("POST", "/answers")
+    connection.putheader("Content-Length", length.encode("latin-1"))
+    connection.endheaders()
+    response = connection.getresponse()
+    assert response.status == (413 if len(length) > 9 else 411)
+    assert json.loads(response.read())["error"]
+    connection.close()
+
+
+def test_a_taken_port_is_one_line(server):
+    with pytest.raises(UserError, match=f"cannot use {server.server_port} .*choose another"):
+        make_server(server.RequestHandlerClass.answers, server.server_port)
+    with pytest.raises(UserError, match="--port: cannot use 70000"):
+        make_server(server.RequestHandlerClass.answers, 70000)
+
+
+def test_predict_prints_each_levels_top_three_and_saves_a_sheet(coursed, digit, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    printed = python("-m", "common.predict", digit, digit.parent, "--output", sheet, cwd=coursed)
+    lines = printed.splitlines()
+    assert lines[0] == lines[5] == str(digit) and lines[1:5] == lines[6:10]
+    assert [line.split()[0] for line in lines[1:5]] == NAMES
+    for line in lines[1:5]:
+        shares = [float(share) for share in re.findall(r"([\d.]+) %", line)]
+        assert len(shares) == 3 and shares == sorted(shares, reverse=True) and sum(shares) <= 100.2
+    assert lines[-1] == str(sheet)
+    with Image.open(sheet) as image:
+        assert image.width > 500
+
+
+def test_predict_answers_as_the_evaluation_did(coursed, tmp_path):
+    """Of the test pictures, written as files, the answers are those of predictions.npz."""
+    levels = [level for _, level in page.read_levels(coursed.reports)]
+    test, _ = pictures_of(levels[0].run.metrics)
+    with inside(coursed):
+        answers = Answers(coursed / "runs/digits")
+        for i in range(4):
+            file = tmp_path / f"{i}.png"
+            Image.fromarray(test.images[i].numpy().transpose(1, 2, 0)).save(file)
+            _, found = answers(file)
+            for answer, level in zip(found, levels, strict=True):
+                assert answer.level == level.name
+                expected = level.run.classes[level.run.predictions[i]]
+                assert answer.top[0][0] == expected
+                assert answer.top[0][1] == pytest.approx(level.confidence[i], abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "name pictures, or give --serve"),
+        (["nowhere.png"], "nowhere.png: no such file or folder"),
+        (["empty"], "empty: no pictures in this folder"),
+        (["notes.txt"], "notes.txt: not a readable picture (no known picture format)"),
+        (["notes.txt", "--runs", "empty"], "empty: no trained level here"),
+        (["--picture"], "unrecognized arguments: --picture"),
+    ],
+)
+def test_predict_on_what_it_cannot_use(coursed, arguments, says, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("no picture")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["predict", *arguments])
+    with inside(coursed), pytest.raises(UserError) as caught:
+        __main__.main()
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_nothing_trained_nothing_to_ask(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "PROJECT", tmp_path)
+    with pytest.raises(UserError, match="nothing is trained yet"):
+        latest_runs()

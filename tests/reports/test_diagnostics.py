@@ -1,0 +1,121 @@
+"""Pictures beyond curves: what is drawn is what the arrays say."""
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgba
+
+from common.evaluation.statistics import compare
+from common.reports.figures import diagnostics, galleries, plots
+from helpers.reports import draw, pictures
+
+
+def test_reliability_draws_confidence_against_the_share_right():
+    confidence = np.array([0.61, 0.65, 0.69, 0.95, 1.0])
+    correct = np.array([True, False, False, True, True])
+    upper, lower = diagnostics.reliability(confidence, correct, bins=10).axes
+    assert [bar.get_height() for bar in upper.patches] == pytest.approx([1 / 3, 1])
+    assert [bar.get_x() + bar.get_width() / 2 for bar in upper.patches] == pytest.approx(
+        [0.65, 0.95]
+    )
+    points = upper.lines[1]
+    assert points.get_xdata() == pytest.approx([0.65, 0.975])
+    assert points.get_ydata() == pytest.approx([1 / 3, 1])
+    assert [bar.get_height() for bar in lower.patches] == [0, 0, 0, 0, 0, 0, 3, 0, 0, 2]
+
+
+@pytest.mark.parametrize("count", [4, 30])
+def test_class_gains_are_those_of_each_class(count):
+    rng = np.random.default_rng(0)
+    labels = np.arange(40 * count) % count
+    below, own = (
+        np.where(rng.random(len(labels)) < p, labels, (labels + 1) % count) for p in (0.5, 0.8)
+    )
+    classes = [f"class {i}" for i in range(count)]
+    (axes,) = diagnostics.class_gains(labels, below, own, classes, "level1_first").axes
+    assert "level1_first" in axes.get_title(loc="left")
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    assert len(names) == min(count, 20)
+    for name, bar in zip(names, axes.patches, strict=True):
+        chosen = labels == classes.index(name)
+        gain = compare(labels[chosen], below[chosen], own[chosen])["gain"]
+        assert bar.get_width() == pytest.approx(100 * gain)
+        assert bar.get_facecolor() == pytest.approx(
+            to_rgba(plots.GREEN if gain >= 0 else plots.VERMILLION)
+        )
+
+
+def test_rates_are_drawn_by_epoch():
+    (axes,) = diagnostics.rates(np.array([1e-3, 2e-3, 3e-3, 1e-3]), steps=2).axes
+    assert axes.lines[0].get_xdata() == pytest.approx([0.5, 1, 1.5, 2])
+    assert axes.lines[0].get_ydata() == pytest.approx([1e-3, 2e-3, 3e-3, 1e-3])
+
+
+def test_the_plane_of_features_has_a_mark_a_class():
+    features, labels = np.random.default_rng(0).normal(size=(12, 2)), np.arange(12) % 3
+    figure = diagnostics.feature_plane(features, labels, ["a", "b", "c"])
+    (axes,) = figure.axes
+    for i, line in enumerate(axes.lines):
+        assert np.array_equal(line.get_xydata(), features[labels == i])
+    assert len({(line.get_marker(), line.get_color()) for line in axes.lines}) == 3
+
+
+def test_classes_that_are_confused_stand_side_by_side():
+    count = 30
+    partner = np.arange(count) ^ 1  # 0 with 1, 2 with 3 ...
+    shuffled = np.random.default_rng(0).permutation(count)
+    counts = np.zeros((count, count), int)
+    for i in range(count):
+        counts[shuffled[i], shuffled[i]] = 60
+        counts[shuffled[i], shuffled[partner[i]]] = 40
+    place = np.argsort(plots.similar_first(counts))
+    assert sorted(place) == list(range(count))
+    assert all(abs(place[shuffled[i]] - place[shuffled[partner[i]]]) == 1 for i in range(count))
+
+
+def test_an_overlay_is_lit_where_the_map_is():
+    image, places = np.full((3, 8, 8), 100, np.uint8), np.zeros((2, 2))
+    places[0, 0] = 1
+    lit = galleries.overlay(image, places, 32)
+    assert lit.shape == (32, 32, 3) and lit.dtype == np.uint8
+    assert lit[0, 0].sum() > lit[31, 31].sum() + 100
+    assert (galleries.overlay(image, None, 16) == 100).all()
+    assert galleries.overlay(np.zeros((3, 4, 8), np.uint8), None, 16).shape == (8, 16, 3)
+
+
+def test_galleries_say_truth_and_answer():
+    images, labels = pictures(8)
+    truths, lines = [f"truth {i}" for i in labels], [f"answer {i}" for i in labels]
+    figure = galleries.answers(images, truths, lines, columns=3)
+    draw(figure)
+    assert [axes.get_title() for axes in figure.axes[:8]] == truths
+    assert [axes.get_xlabel() for axes in figure.axes[:8]] == lines
+    for axes, image in zip(figure.axes, images, strict=False):
+        assert np.array_equal(axes.images[0].get_array(), image.transpose(1, 2, 0))
+
+    figure = galleries.changes(images, truths, lines, truths, [1, 2, 5], [7], columns=2)
+    draw(figure)
+    shown = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in shown] == [truths[i] for i in (1, 2, 5, 7)]
+    assert shown[0].get_xlabel() == f"{lines[1]}\n{truths[1]}"
+    assert [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()] == ["fixed", "broken"]
+
+    levels = {"level1_a": (None, lines), "level2_b": (np.ones((8, 2, 2)), truths)}
+    figure = galleries.side_by_side(images, truths, levels)
+    draw(figure)
+    assert len(figure.axes) == 24
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["picture", "level1\na", "level2\nb"]
+    assert [axes.get_xlabel() for axes in figure.axes[:3]] == [truths[0], lines[0], truths[0]]
+
+
+def test_stages_and_filters_are_drawn_whole():
+    image = pictures(1)[0][0]
+    stages = {"stem": np.ones((3, 4, 4)), "layer1": np.zeros((2, 2, 2))}
+    figure = galleries.feature_maps(image, stages)
+    draw(figure)
+    assert sum(bool(axes.images) for axes in figure.axes) == 1 + 3 + 2
+    weights = np.random.default_rng(0).normal(size=(70, 3, 3, 3))
+    figure = galleries.filters(weights)
+    draw(figure)
+    drawn = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    assert len(drawn) == 64
+    assert all(a.min() == 0 and a.max() == pytest.approx(1) for a in drawn)

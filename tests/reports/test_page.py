@@ -1,0 +1,122 @@
+"""The page over all reports in a real browser: by mouse, by keyboard, on a phone."""
+
+import numpy as np
+import pytest
+
+from common.reports import exhibits
+from common.reports.page import read_levels
+from helpers.browser import Watched, browser, screenshot
+from helpers.projects import NAMES
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser() as found:
+        yield found
+
+
+@pytest.fixture
+def page(chromium, coursed):
+    watched = Watched(chromium, (coursed.reports / "index.html").as_uri())
+    yield watched
+    watched.context.close()
+    assert watched.errors == [] and watched.requests == []
+
+
+def test_the_page_opens_and_its_sections_are_reached(page):
+    headings = page.page.locator("h2").all_text_contents()
+    assert headings == ["The ladder", *NAMES, "What changed", "All runs", "Where it comes from"]
+    for link in page.page.locator("nav a").all():
+        link.click()
+        target = page.page.locator(link.get_attribute("href"))
+        assert target.bounding_box()["y"] < 200 or page.page.evaluate(
+            "scrollY + innerHeight >= document.documentElement.scrollHeight - 2"
+        )
+    screenshot(page.page, "page")
+
+
+def test_the_table_sorts_by_mouse_and_keyboard(page):
+    table = page.page.locator("table.sortable")
+
+    def column(i):
+        return table.locator(f"tbody td:nth-child({i + 1})").evaluate_all(
+            "cells => cells.map((cell) => cell.dataset.sort)"
+        )
+
+    header = table.locator("th").nth(2)
+    header.locator("button").click()
+    values = list(map(float, column(2)))
+    assert values == sorted(values, reverse=True)
+    assert header.get_attribute("aria-sort") == "descending"
+    header.locator("button").focus()
+    page.page.keyboard.press("Enter")
+    assert list(map(float, column(2))) == sorted(values)
+    assert header.get_attribute("aria-sort") == "ascending"
+    table.locator("th button").nth(6).click()
+    assert column(6)[-1] == "", "what has no gain stands last"
+    assert header.get_attribute("aria-sort") is None
+
+
+def test_pictures_enlarge_by_mouse_and_keyboard(page):
+    button, dialog = page.page.locator("button.zoom").nth(1), page.page.locator("dialog")
+    button.click()
+    assert dialog.is_visible()
+    assert dialog.locator("img").get_attribute("alt") == button.locator("img").get_attribute("alt")
+    page.page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+    button.focus()
+    page.page.keyboard.press("Enter")
+    assert dialog.is_visible()
+    dialog.get_by_role("button", name="Close").click()
+    assert not dialog.is_visible()
+    assert page.page.evaluate("document.activeElement.className") == "zoom"
+
+
+def test_what_changed_shows_both_answers(page, coursed):
+    levels = {level.name: level for _, level in read_levels(coursed.reports)}
+    gallery = exhibits.load(coursed.reports / "gallery.npz", list(levels.values()))
+    labels = levels[NAMES[0]].run.labels
+    right = {name: level.run.predictions == labels for name, level in levels.items()}
+    page.page.locator("#from").select_option(NAMES[0])
+    page.page.locator("#to").select_option(NAMES[3])
+    for kind, chosen in (
+        ("fixed", ~right[NAMES[0]] & right[NAMES[3]]),
+        ("broken", right[NAMES[0]] & ~right[NAMES[3]]),
+        ("wrong", ~right[NAMES[0]] & ~right[NAMES[3]]),
+        ("all", np.ones(len(labels), bool)),
+    ):
+        page.page.locator("#kind").select_option(kind)
+        cards = page.page.locator("#changes > li")
+        assert cards.count() == chosen[gallery.positions].sum()
+    fixed = int((~right[NAMES[0]] & right[NAMES[3]]).sum())
+    assert f"{NAMES[3]} has {fixed} right that {NAMES[0]} has wrong" in (
+        page.page.locator("#counts").text_content()
+    )
+    first = cards.first.text_content()
+    i = gallery.positions[0]
+    for name in (NAMES[0], NAMES[3]):
+        answer = levels[name].run.classes[levels[name].run.predictions[i]]
+        assert f"{answer}, {round(100 * float(levels[name].confidence[i]))} %: " in first
+    page.page.locator("#kind").focus()
+    page.page.keyboard.press("Home")
+    assert page.page.locator("#kind").input_value() == "fixed"
+    page.page.locator("#kind").select_option("all")
+    assert cards.first.locator("canvas").first.evaluate(
+        """(canvas) => new Set(canvas.getContext("2d").getImageData(0, 0, 99, 99).data).size > 3"""
+    ), "a picture is drawn"
+    pixels = "(canvas) => canvas.getContext('2d').getImageData(0, 0, 99, 99).data.join()"
+    lit = cards.first.locator("canvas").first.evaluate(pixels)
+    page.page.locator("#maps").uncheck()
+    assert cards.first.locator("canvas").first.evaluate(pixels) != lit
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_nothing_scrolls_sideways_and_axe_is_content(chromium, coursed, scheme):
+    address = (coursed.reports / "index.html").as_uri()
+    size = {"width": 375, "height": 740}
+    phone = Watched(chromium, address, viewport=size, color_scheme=scheme)
+    phone.page.locator("details").evaluate_all("all => all.forEach((d) => (d.open = true))")
+    assert phone.overflow() <= 0
+    assert phone.serious() == []
+    screenshot(phone.page, f"phone-{scheme}")
+    phone.context.close()

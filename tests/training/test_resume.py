@@ -1,0 +1,129 @@
+"""Nothing is lost: killed runs go on to the same bits, stopped ones say how."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import pytest
+
+from common import cli, verify_resume
+from common.config import LevelConfig
+from common.training import checkpoint
+from common.utils.errors import UserError
+from common.verify_resume import outcome
+from helpers.projects import NAMES, PROJECT, copy_project, python
+
+TINY = ["--offline", "--data.limit=200", "--train.epochs=3", "--train.batch_size=32"]
+TINY += ["--network.image_size=32", "--train.threads=1", "--audit=false", "--reports=reports"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run, and how long it took."""
+    project = copy_project(tmp_path_factory.mktemp("whole") / "project")
+    started = time.monotonic()
+    python(f"{NAMES[1]}/run.py", *TINY, cwd=project)
+    project.seconds = time.monotonic() - started
+    return project
+
+
+def kill_and_resume(whole, place, seed):
+    project, draw = copy_project(place / "project"), random.Random(seed)
+    command = [sys.executable, f"{NAMES[1]}/run.py", *TINY]
+    stop = draw.uniform(0.3, 1.0) * whole.seconds
+    run = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        run.wait(stop)
+    except subprocess.TimeoutExpired:
+        run.send_signal(signal.SIGKILL)
+    run.communicate()
+    python(f"{NAMES[1]}/run.py", *TINY, "--resume", cwd=project)
+    assert outcome(project, NAMES[1]) == outcome(whole, NAMES[1])
+    assert not list(project.glob("runs/digits/*/*.part"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_killed_run_goes_on_to_the_same_bits(whole, tmp_path, seed):
+    kill_and_resume(whole, tmp_path, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3, 23))
+def test_twenty_killed_runs_go_on_to_the_same_bits(whole, tmp_path, seed):
+    kill_and_resume(whole, tmp_path, seed)
+
+
+@pytest.mark.parametrize("level", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_a_user_can_have_it_proved(tmp_path, level):
+    project = copy_project(tmp_path / "project")
+    if level == 4:  # which starts from level 3's
+        python(f"{NAMES[2]}/run.py", *TINY, "--train.epochs=1", "--seed=1", cwd=project)
+    text = python("-m", "common.course", "--verify-resume", level, *TINY, "--seed=1", cwd=project)
+    assert text.count(": equal (") == 4 and "the same to the bit" in text, text
+    assert not list(project.glob(f"runs/digits/level{level}*")), "nothing in the project's own"
+
+
+def test_a_resumed_run_that_came_out_otherwise_is_named(monkeypatch, tmp_path):
+    digests = iter([{"weights": "a", "figures": "c"}, {"weights": "b", "figures": "c"}])
+    monkeypatch.setattr(verify_resume, "copied", lambda *_: tmp_path)
+    for name in ("_run", "_kill"):
+        monkeypatch.setattr(verify_resume, name, lambda *_: None)
+    (tmp_path / "reports/level3_fusion").mkdir(parents=True)
+    (tmp_path / "reports/level3_fusion/history.json").write_text("[]")
+    monkeypatch.setattr(verify_resume, "outcome", lambda *_: next(digests))
+    with pytest.raises(verify_resume.NotTheSame, match="level3_fusion: resumed after a kill"):
+        verify_resume.verify(PROJECT / NAMES[2], LevelConfig(), [])
+
+
+def test_a_run_to_be_killed_that_ends_by_itself_says_why(tmp_path, monkeypatch):
+    (tmp_path / NAMES[0]).mkdir()
+    text = "import sys; sys.exit('error: no room')"
+    (tmp_path / NAMES[0] / "run.py").write_text(text)
+    with pytest.raises(UserError, match=f"^{NAMES[0]}: no room$"):
+        verify_resume._kill(tmp_path, NAMES[0], NAMES[0], [], [{"seconds": 9}, {"seconds": 9}])
+
+
+@pytest.mark.parametrize(("how", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_says_how_to_go_on(tmp_path, how, status):
+    project = copy_project(tmp_path / "project")
+    command = [sys.executable, "-u", f"{NAMES[1]}/run.py", *TINY, "--train.epochs=500"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # a shell that runs these tests in the background has Ctrl-C ignored by all that it starts
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    run = subprocess.Popen(command, cwd=project, preexec_fn=heard, **pipes)
+    while "epoch 1/500" not in run.stdout.readline():
+        assert run.poll() is None
+    run.send_signal(how)
+    _, complaints = run.communicate(timeout=60)
+    assert run.returncode == status and "Traceback" not in complaints
+    assert "stopped; the same command with --resume goes on" in complaints
+
+
+@pytest.mark.parametrize("resumes", [True, False])
+def test_only_what_can_go_on_is_said_to(resumes, capsys):
+    def action():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit):
+        cli.command(action, resumes=resumes)
+    hint = "; the same command with --resume goes on" if resumes else ""
+    assert capsys.readouterr().err == f"\nstopped{hint}\n"
+
+
+def test_an_unfinished_run_is_not_written_over_unasked(tmp_path):
+    project = copy_project(tmp_path / "project")
+    script = [sys.executable, f"{NAMES[0]}/run.py", *TINY]
+    python(*script[1:], cwd=project)
+    folder = project / "runs/digits" / NAMES[0]
+    content = checkpoint.load(folder / "last.pt")
+    content["history"] = content["history"][:2]  # as if it had been stopped there
+    checkpoint.save(folder / "last.pt", content)
+    before = checkpoint.digest(content)
+    done = subprocess.run(script, cwd=project, capture_output=True, text=True)
+    assert done.returncode == 2 and "after 2 of 3 epochs: --resume goes on" in done.stderr
+    assert f"python {NAMES[0]}/run.py" in done.stderr and "--resume), --anew" in done.stderr
+    assert checkpoint.digest(checkpoint.load(folder / "last.pt")) == before
+    python(*script[1:], "--anew", cwd=project)
