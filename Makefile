@@ -33,8 +33,8 @@ proof: .venv/ready-test ## the slow tests: minutes to an hour
 audit-table: .venv/ready-test ## write reports/audit.md anew: what the audit catches
 	@$(BIN)/python tests/helpers/planted_bugs.py > reports/audit.md
 
-lint: .venv/ready-test ## format and lint check
-	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+lint: .venv/ready-test ## format, lint, and the order of common/'s rooms
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports
 
 .venv/ready: requirements.txt
 	@echo "setting up .venv: torch and what goes with it, once (about 6 GB on disk)"

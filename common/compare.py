@@ -11,49 +11,48 @@ for a folder of configs, and files of the config's name for a single one.
 
 import json
 import logging
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from matplotlib.figure import Figure
-from torch.utils.flop_counter import FlopCounterMode
-
-from common import cli, experiment, levels
+from common import cli, levels
 from common.config import LevelConfig, load_config, named_step
 from common.config.schema import comparable
-from common.data import load_splits
-from common.evaluation.statistics import compare
-from common.models import input_size
-from common.reports import comparison
-from common.reports.figures import charts, plots
-from common.reports.records import check_reports
-from common.reports.store import find_reports, read_predictions
-from common.runtime import command
 from common.utils.errors import NoNetwork, UserError
 from common.utils.paths import expanded, reports_folder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 log = logging.getLogger("rungs")
 
 
 def main() -> None:
     """Compare the configs of the folder, or the two ways of the config, that is named first."""
-    if len(sys.argv) < 2 or sys.argv[1].startswith("--"):
+    parser = cli.Parser("compare", __doc__, "FOLDER or FILE.yaml [options of a level]")
+    named, _, options = parser.parse_before_levels()
+    if len(named) != 1:
         raise UserError("name configs: python -m common.compare FOLDER or FILE.yaml [options]")
-    path = expanded(sys.argv[1]).resolve()
+    (name,) = named
+    path = expanded(name).resolve()
     level = next((p for p in path.parents if (p / "run.py").is_file()), None)
     files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
     if not files or level is None:
-        raise UserError(f"{sys.argv[1]}: no *.yaml here, in a level's directory or below it")
-    prog = "python -m common.compare PATH"
-    configs = [load_config(file, sys.argv[2:], prog) for file in files]
+        raise UserError(f"{name}: no *.yaml here, in a level's directory or below it")
+    configs = [load_config(file, options, parser.prog) for file in files]
     if configs[0].seeds:
         raise UserError("--seeds: one seed at a time here, by --seed")
     if path.is_file():
         if not configs[0].augment:
-            raise UserError(f"{sys.argv[1]}: its `augment` is empty: nothing to leave out")
-        plain = load_config(path, [*sys.argv[2:], "--augment", "[]"], prog)
+            raise UserError(f"{name}: its `augment` is empty: nothing to leave out")
+        plain = load_config(path, [*options, "--augment", "[]"], parser.prog)
         plain.file = path.with_name(f"{path.stem}_without_augmentation.yaml")
         configs.insert(0, plain)
+
+    from common import experiment
+    from common.data import load_splits
+    from common.models import input_size
+    from common.reports.records import check_reports
+
     data = load_splits(configs[0].data, input_size(configs[0].network))
     place = reports_folder(configs[0].reports, data.title)
     check_reports(place)
@@ -64,7 +63,7 @@ def main() -> None:
     place.mkdir(parents=True, exist_ok=True)
     if path.is_file():
         if None in found:
-            raise UserError(f"{sys.argv[1]}: nothing to compare without its weights")
+            raise UserError(f"{name}: nothing to compare without its weights")
         _write_ablation(place, path.stem, found)
     else:
         rows = [
@@ -88,6 +87,8 @@ def _run(level: Path, config: LevelConfig, place: Path) -> tuple[Path, dict] | N
 
 def _report(place: Path, level: str, config: LevelConfig) -> tuple[Path, dict] | None:
     """The report of this config with these settings, as far as the report names them."""
+    from common.reports.store import find_reports
+
     own = comparable(config.settings())
     for folder, metrics in find_reports(place):
         same = (metrics["level"], metrics["config"]) == (level, config.stem)
@@ -98,6 +99,10 @@ def _report(place: Path, level: str, config: LevelConfig) -> tuple[Path, dict] |
 
 
 def _write_comparison(place: Path, title: str, rows: list[dict]) -> None:
+    from common.reports import comparison
+    from common.reports.figures import charts
+    from common.runtime import command
+
     report = {"data": title, "rows": rows, "command": command()}
     picture = charts.accuracy_over_time(rows)
     _write(place / "comparison", report, comparison.page(report), picture)
@@ -105,6 +110,12 @@ def _write_comparison(place: Path, title: str, rows: list[dict]) -> None:
 
 def _write_ablation(place: Path, stem: str, found: list[tuple[Path, dict]]) -> None:
     """With and without augmentation: gaps, and what it changed on the same test pictures."""
+    from common.evaluation.statistics import compare
+    from common.reports import comparison
+    from common.reports.figures import charts
+    from common.reports.store import read_predictions
+    from common.runtime import command
+
     saved = [read_predictions(folder) for folder, _ in found]
     histories = [json.loads((folder / "history.json").read_text("utf-8")) for folder, _ in found]
     rows = [
@@ -120,8 +131,10 @@ def _write_ablation(place: Path, stem: str, found: list[tuple[Path, dict]]) -> N
     _write(place / stem, report, comparison.ablation_page(stem, report), picture)
 
 
-def _write(file: Path, report: dict, page: str, figure: Figure) -> None:
+def _write(file: Path, report: dict, page: str, figure: "Figure") -> None:
     """A page, its figures and its picture, side by side."""
+    from common.reports.figures import plots
+
     text = json.dumps({"schema": 1, **report}, indent=2, ensure_ascii=False)
     file.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
     file.with_suffix(".md").write_text(page, encoding="utf-8")
@@ -139,6 +152,8 @@ def _row(level: Path, config: LevelConfig, classes: int, run: tuple[Path, dict] 
 
 def _ladder_rows(place: Path) -> list[dict]:
     """The levels' own runs of the lowest seed that have a report there."""
+    from common.reports.store import find_reports
+
     rows: dict[str, dict] = {}
     for _, metrics in find_reports(place):
         if metrics["config"] != "config" or metrics["level"] in rows:
@@ -172,6 +187,11 @@ def _measured(metrics: dict | None) -> dict:
 
 def _size(level: Path, config: LevelConfig, classes: int) -> dict:
     """Parameters, and operations for a picture, of the network as it is built, weights aside."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from common.models import input_size
+
     network = config.network
     size = input_size(network)
     bare = LevelConfig()

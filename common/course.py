@@ -11,50 +11,52 @@ Options are those of a level's run.py, and go to every level.
 import sys
 from pathlib import Path
 
-from common import cli, experiment, levels, site, verify_resume
+from common import cli, levels
 from common.config import load_config
-from common.reports.ladder import write_ladder
-from common.runtime import distributed
 from common.utils.errors import UserError
-from common.utils.paths import reports_folder
 
 
 def main() -> None:
     """Run the levels that the project has, or their ablations, each with the given options."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--ablate"]
-    if "--verify-resume" in arguments:
-        return prove_resume(arguments)
+    parser = cli.Parser("course", __doc__, "[options] [options of a level]")
+    parser.add_argument("--ablate", action="store_true", help="run the levels' ablations instead")
+    parser.add_argument("--verify-resume", metavar="LEVEL", help="prove that a kill loses nothing")
+    named, own, options = parser.parse_before_levels()
+    if named:
+        raise UserError(f"command line: the course takes no '{named[0]}'; it runs every level")
+    if own.verify_resume:
+        return prove_resume(own.verify_resume, own.ablate, options)
     found = levels.find_levels()
     if not found:
         raise UserError("no level<N>_<name> directory with run.py and config.yaml here")
-    if "--ablate" in sys.argv[1:]:
-        configs = [(level, file) for level in found for file in ablations(level)]
-        if not configs:
+    files = [(level, level / "config.yaml") for level in found]
+    if own.ablate:
+        files = [(level, file) for level in found for file in ablations(level)]
+        if not files:
             raise UserError("--ablate: no level<N>_<name>/ablations/*.yaml here")
-    else:
-        configs = [(level, level / "config.yaml") for level in found]
-    prog = "python -m common.course [--ablate]"
-    loaded = [(level, load_config(file, arguments, prog)) for level, file in configs]
-    experiment.check_unfinished_runs(loaded)  # as is a mistake in any config, before the first run
-    for level, config in loaded:
+    configs = [(level, load_config(file, options, parser.prog)) for level, file in files]
+
+    from common import experiment
+    from common.runtime import distributed
+
+    experiment.check_unfinished_runs(configs)  # before the first run, as a mistake in a config is
+    for level, config in configs:
         metrics = experiment.run_seeds(levels.load_module(level).main, config)
-    if not distributed.place().first:
-        return
-    title = metrics[0]["data"]["title"]
-    print("\n" + write_ladder(reports_folder(config.reports, title)))
-    site.show(experiment.write_page(config, metrics))
+    if distributed.place().first:
+        table, page = experiment.write_pages(config, metrics)
+        print("\n" + table)
+        cli.show(page)
 
 
-def prove_resume(arguments: list[str]) -> None:
+def prove_resume(name: str, ablate: bool, options: list[str]) -> None:
     """`--verify-resume LEVEL` and a run's options: prove that a killed run loses nothing."""
-    place = arguments.index("--verify-resume")
-    name, options = arguments[place + 1 : place + 2], arguments[:place] + arguments[place + 2 :]
-    if not name or name[0].startswith("-"):
-        raise UserError("command line: --verify-resume LEVEL, e.g. --verify-resume 3 --offline")
-    level = levels.find_level(*name)
+    level = levels.find_level(name)
     config = load_config(level / "config.yaml", options, prog="python -m common.course")
-    if config.seeds or config.resume or "--ablate" in sys.argv:
+    if config.seeds or config.resume or ablate:
         raise UserError("command line: --verify-resume takes one --seed, no --resume or --ablate")
+
+    from common import verify_resume
+
     verify_resume.verify(level, config, options)
 
 
@@ -64,5 +66,5 @@ def ablations(level: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    trains = "--verify-resume" not in sys.argv
+    trains = not any(argument.startswith("--verify-resume") for argument in sys.argv)
     cli.command(main, several=trains, resumes=trains)

@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch
 from common import cli
 from common.audit.context import AuditContext
 from common.audit.runner import audit
-from common.config import LevelConfig, load_config, yaml_files
+from common.config import LevelConfig, yaml_files
 from common.data import ImageSet, Splits, build_augmentation, cifar, load_splits, splits
 from common.data.splits import in_turn
 from common.evaluation import Results, statistics
@@ -94,21 +93,29 @@ class Experiment:
         if self.processes.first:
             if self.config.network.start_from:
                 self._start_from(network, self.config.network.start_from)
-            if self.config.audit:
-                audit(AuditContext(self.config, build_network, self.data, self.runtime))
             guards.check_room(self.folder, network, self.config.train.ema is not None)
         network.start = self.processes.broadcast_object(network.start)
         network.to(self.runtime.device, memory_format=torch.channels_last)
         self.processes.broadcast_(network.state_dict().values())
         self.frozen_before = network.frozen_hash()
+        return network
+
+    def audit(self, build_network: Callable[[LevelConfig, int], StagedNetwork]) -> None:
+        """Look for the classic training bugs, unless `config.audit` is off; then the run begins.
+
+        Raises:
+            AuditFailed: the checks that failed. What an earlier run left is as it was.
+        """
         if self.processes.first:
+            if self.config.audit:
+                audit(AuditContext(self.config, build_network, self.data, self.runtime))
             settings = yaml_files.write(self.config.settings())
             (self.folder / "config.yaml").write_text(settings, encoding="utf-8")
             self.logbook.begin()
-        return network
+        self.processes.barrier()
 
     def report(self, network: StagedNetwork, history: list[dict], results: Results) -> dict:
-        """Write the report and the ladder, on the first process; returns the metrics."""
+        """Write this run's report, on the first process; returns the metrics."""
         frozen = {"before": self.frozen_before, "after": network.frozen_hash()}
         if frozen["before"] != frozen["after"]:
             raise RuntimeError(f"frozen stages changed during training: {frozen}")
@@ -152,7 +159,6 @@ class Experiment:
             *(results.test_single.classes.numpy(), self.data.classes),
             _first_pictures(self.data.train),
         )
-        ladder.write_ladder(self.reports)
         log.info("test accuracy %.2f %%; report: %s", 100 * metrics["test"]["accuracy"], folder)
         return metrics
 
@@ -279,23 +285,26 @@ def check_unfinished_runs(runs: list[tuple[Path, LevelConfig]]) -> None:
                 raise
 
 
-def run_level(main: Callable[[LevelConfig], dict], script: str) -> None:
-    """The command line of a level's run.py."""
+def run_level(main: Callable[[LevelConfig], dict], script: str, config: LevelConfig) -> None:
+    """The command of a level's run.py, once its command line is read."""
     level = Path(script).resolve().parent
 
     def run() -> None:
-        arguments = sys.argv[1:]
-        config = load_config(level / "config.yaml", arguments, prog=f"python {level.name}/run.py")
         check_unfinished_runs([(level, config)])
         metrics = run_seeds(main, config)
         if distributed.place().first:
-            write_page(config, metrics)
+            write_pages(config, metrics)
 
     cli.command(run, several=True, resumes=True)
 
 
-def write_page(config: LevelConfig, metrics: list[dict]) -> Path:
-    """The page over all reports beside these runs'; its path, which is said."""
-    page = build_page(reports_folder(config.reports, metrics[0]["data"]["title"]))
+def write_pages(config: LevelConfig, metrics: list[dict]) -> tuple[str, Path]:
+    """The ladder and the page over all reports beside these runs', once a command.
+
+    Returns:
+        The ladder's table as text; the page's path, which is said.
+    """
+    reports = reports_folder(config.reports, metrics[0]["data"]["title"])
+    table, page = ladder.write_ladder(reports), build_page(reports)
     log.info("page: %s", page)
-    return page
+    return table, page

@@ -10,17 +10,16 @@ and trains nothing that is kept. Smith, 2017, https://arxiv.org/abs/1506.01186.
 import itertools
 import logging
 import math
-import sys
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from common import cli, levels
 from common.config import LevelConfig, load_config
-from common.experiment import Experiment
-from common.models import Trunk
-from common.reports.figures import charts, plots
-from common.training import Trainer
 from common.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from common.training import Trainer
 
 log = logging.getLogger("rungs")
 
@@ -30,16 +29,25 @@ SMOOTH = 0.9  # share of the running mean of the loss that a step keeps
 
 def main() -> None:
     """Find a rate for the level named first on the command line."""
-    if len(sys.argv) < 2 or sys.argv[1].startswith("--"):
+    parser = cli.Parser("find_lr", __doc__, "LEVEL [its options]")
+    named, _, options = parser.parse_before_levels()
+    if len(named) != 1:
         raise UserError("name a level: python -m common.find_lr LEVEL [its options]")
-    level = levels.find_level(sys.argv[1])
-    prog = "python -m common.find_lr LEVEL"
-    config = load_config(level / "config.yaml", sys.argv[2:], prog=prog)
+    level = levels.find_level(*named)
+    config = load_config(level / "config.yaml", options, prog=parser.prog)
+
+    from common.experiment import Experiment
+    from common.models import Trunk
+    from common.reports.figures import charts, plots
+    from common.training import Trainer
+
     config.train.schedule, config.audit, config.resume = "constant", False, False
     config.file = config.file.with_name("find_lr.yaml")  # so that the level's own run stays
     configured = config.train.lr
     run = Experiment(level / "run.py", config)
-    network = run.build(levels.load_module(level).build_network)
+    build_network = levels.load_module(level).build_network
+    network = run.build(build_network)
+    run.audit(build_network)  # off: the run begins
     rates, losses = sweep(Trainer(network, run.data, config, Trunk(network, run.runtime)), config)
     rate = suggest(rates, losses)
     place = run.folder / "find_lr.png"
@@ -47,7 +55,7 @@ def main() -> None:
     log.info("a rate to try: %.1e (the config has %.1e); curve: %s", rate, configured, place)
 
 
-def sweep(trainer: Trainer, config: LevelConfig) -> tuple[np.ndarray, np.ndarray]:
+def sweep(trainer: "Trainer", config: LevelConfig) -> tuple[np.ndarray, np.ndarray]:
     """Rates (n,) and smoothed losses (n,), until the loss is four times its least or no number."""
     epochs = itertools.chain.from_iterable(map(trainer.train.epoch, itertools.count(1)))
     rates, losses, mean = [], [], 0.0

@@ -9,15 +9,9 @@ left out, which the page says, otherwise.
 """
 
 import logging
-import os
-import sys
-import webbrowser
-from pathlib import Path
 
 from common import cli
-from common.reports.page import build_page, slim
 from common.utils import paths
-from common.utils.errors import UserError
 from common.utils.paths import expanded
 
 log = logging.getLogger("rungs")
@@ -25,23 +19,18 @@ log = logging.getLogger("rungs")
 
 def main() -> None:
     """Write the page of the folder that is named, or of reports/."""
-    named = [argument for argument in sys.argv[1:] if argument != "--slim"]
-    if len(named) > 1 or named and named[0].startswith("-"):
-        raise UserError("command line: python -m common.site [REPORTS] [--slim]")
-    reports = expanded(*named) if named else paths.PROJECT / "reports"
+    parser = cli.Parser("site", __doc__)
+    parser.add_argument("reports", nargs="?", metavar="REPORTS", help="the folder")
+    parser.add_argument("--slim", action="store_true", help="and drop what the page does not use")
+    own = parser.parse_args()
+
+    from common.reports.page import build_page, slim
+
+    reports = expanded(own.reports) if own.reports else paths.PROJECT / "reports"
     page = build_page(reports, redraw=True)
-    if "--slim" in sys.argv[1:]:
+    if own.slim:
         slim(reports)
     log.info("%s", page)
-
-
-def show(path: Path) -> None:
-    """Open a page in the browser, where there is a desktop and someone who looks at it."""
-    screen = sys.platform in ("darwin", "win32") or any(
-        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
-    )
-    if screen and sys.stdout.isatty():
-        webbrowser.open(path.resolve().as_uri())
 
 
 if __name__ == "__main__":

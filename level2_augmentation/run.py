@@ -9,6 +9,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+if __name__ == "__main__":  # --help and a mistyped option are answered before torch is imported
+    from common.cli import level_config
+
+    config = level_config(__file__)
+
 from common.config import LevelConfig
 from common.evaluation import evaluate
 from common.experiment import Experiment, run_level
@@ -28,6 +33,7 @@ def main(config: LevelConfig) -> dict:
     """Train, choose the epoch on val, score test once, report; returns the report's metrics."""
     run = Experiment(__file__, config)
     network = run.build(build_network)
+    run.audit(build_network)
     trunk = Trunk(network, run.runtime)
     history = fit(network, run.data, config, trunk, run.folder)
     results = evaluate(network, run.data, config, trunk)
@@ -35,4 +41,4 @@ def main(config: LevelConfig) -> dict:
 
 
 if __name__ == "__main__":
-    run_level(main, __file__)
+    run_level(main, __file__, config)

@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import glob
 import re
+import textwrap
 import types
 import typing
 from pathlib import Path
@@ -22,6 +23,18 @@ from common.utils.errors import UserError, nearest
 from common.utils.paths import expanded
 
 OFFLINE = ["--data.name", "digits", "--network.weights", "tiny-imagenet"]
+HELP = """\
+usage: {prog} [--OPTION VALUE ...]
+
+  --offline       short for --data.name digits --network.weights tiny-imagenet
+  --config FILE   another config than the level's own
+  --print_config  print the configuration as it would be run, and stop
+  --summary       print the network stage by stage, and stop
+  --help          print this, and stop
+
+Below, each option stands with its value in the config. Lists are words or YAML:
+--augment flip crop, --augment '[flip, {{crop: {{padding: 2}}}}]'.
+"""
 
 
 def load_config(file: Path, arguments: list[str] = (), prog: str | None = None) -> LevelConfig:
@@ -57,29 +70,47 @@ def load_config(file: Path, arguments: list[str] = (), prog: str | None = None) 
     return config
 
 
+class LevelParser(ArgumentParser):
+    """jsonargparse's, with a help that is read at 80 columns."""
+
+    def format_help(self) -> str:
+        """The options by group, each with its value in this config, as YAML."""
+        values, known, lines = self.get_defaults(), _known_keys(), [HELP.format(prog=self.prog)]
+        for group in self._action_groups:
+            options = [a for a in group._group_actions if not _in_file_alone(a.dest, known)]
+            lines += [f"{group.title}:"] if options else []
+            for option in options:
+                lines.append(f"  --{option.dest} {yaml_files.inline(values[option.dest])}")
+                lines += textwrap.wrap(
+                    option.help, 78, initial_indent=" " * 6, subsequent_indent=" " * 6
+                )
+            lines += [""] if options else []
+        return "\n".join(lines)
+
+
+def _in_file_alone(key: str, known: dict[str, type]) -> bool:
+    """Whether `--help` passes over an action: no option, a group of them, or the benchmarks."""
+    return key not in known or key == "benchmarks" or dataclasses.is_dataclass(known[key])
+
+
 def _parser(prog: str | None, default_file: Path | None) -> ArgumentParser:
-    parser = ArgumentParser(
+    parser = LevelParser(
         prog=prog,
         exit_on_error=False,
         allow_abbrev=False,
         # escaped: jsonargparse takes names for patterns, and passes over what matches none
         default_config_files=[glob.escape(str(default_file))] if default_file else [],
     )
-    parser.add_argument(
-        "--config", action=ActionConfigFile, help="another config than the level's own"
-    )
-    parser.add_argument(
-        "--offline",
-        action="store_true",
-        default=argparse.SUPPRESS,  # no key of a config: --print_config must not print it
-        help="short for " + " ".join(OFFLINE) + ": needs no network",
-    )
+    parser.add_argument("--config", action=ActionConfigFile)
+    # no key of a config: --print_config must not print it
+    parser.add_argument("--offline", action="store_true", default=argparse.SUPPRESS)
     parser.add_class_arguments(LevelConfig)
     return parser
 
 
 def _expand(arguments: list[str]) -> list[str]:
-    """Spell out `--offline`, bare `--resume` and `--anew`, and lists like `--seeds 0 1 2`.
+    """Spell out `--offline`, `--resume`, `--anew` and `--summary` without a value, and lists like
+    `--seeds 0 1 2`.
 
     `--config FILE` goes first, so that the other options override the file wherever they stand.
     """
@@ -89,7 +120,9 @@ def _expand(arguments: list[str]) -> list[str]:
         argument = rest.pop(0)
         if argument == "--offline":
             spelled += OFFLINE
-        elif argument in ("--resume", "--anew") and (not rest or rest[0].startswith("--")):
+        elif argument in ("--resume", "--anew", "--summary") and (
+            not rest or rest[0].startswith("--")
+        ):
             spelled += [argument, "true"]
         elif argument == "--config" and rest:
             spelled[:0] = [argument, rest.pop(0)]

@@ -135,7 +135,7 @@ class Benchmark:
 
 
 # options that the weights do not hang on
-BESIDE = {"resume", "anew", "reports", "seeds", "audit", "log"}
+BESIDE = {"resume", "anew", "reports", "seeds", "audit", "log", "summary"}
 
 
 @dataclass
@@ -153,6 +153,7 @@ class LevelConfig:
         log: tensorboard writes each epoch for `tensorboard --logdir runs` while it trains
         fast: fold and run the frozen stages once where that is exact; false: the plain way
         reports: folder for the reports (default: beside the run, in runs/<title>/reports)
+        summary: print the network stage by stage, and stop
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -169,6 +170,7 @@ class LevelConfig:
     log: Literal["none", "tensorboard"] = "none"
     fast: bool = True
     reports: str | None = None
+    summary: bool = False
 
     file: Path = field(init=False, default=PROJECT / "config.yaml")  # the YAML it came from
 

@@ -31,6 +31,14 @@ def write(content: dict[str, Any]) -> str:
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
+def inline(value: Any) -> str:
+    """Plain data as YAML in one line: [flip, {crop: {padding: 4}}]."""
+    text = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=True, width=10**9, allow_unicode=True
+    )
+    return text.removesuffix("...\n").strip()
+
+
 def is_nothing(text: str) -> bool:
     """Whether YAML reads a text, were it not in quotes, as null."""
     try:

@@ -7,33 +7,25 @@ The levels' best weights are those of runs/, of the data that was trained on las
 names another folder. Prints each level's top 3 with confidence, and saves a sheet of pictures.
 """
 
-import argparse
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from common import cli
-from common.data.decode import UnreadablePicture
-from common.predict.answers import SHEET, Answers, latest_runs
-from common.reports.figures import galleries, plots
 from common.utils.errors import UserError
+from common.utils.files import check_file
 from common.utils.paths import expanded
+
+if TYPE_CHECKING:
+    from common.predict.answers import Answers
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
 
 
-class Parser(argparse.ArgumentParser):
-    """One whose errors are the user's to mend, in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"command line: {message}")
-
-
 def main() -> None:
     """Answer for the pictures on the command line, or serve the page."""
-    parser = Parser(prog="python -m common.predict", description=__doc__, allow_abbrev=False)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = cli.Parser("predict", __doc__)
     parser.add_argument("pictures", nargs="*", metavar="PICTURE", help="a picture, or a folder")
     parser.add_argument("--runs", metavar="DIR", help="runs of one data set (default: the latest)")
     parser.add_argument("--output", metavar="FILE.png", help="the sheet (default: in the runs)")
@@ -42,6 +34,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if bool(arguments.pictures) == arguments.serve:
         raise UserError("command line: name pictures, or give --serve")
+
+    from common.predict.answers import Answers, latest_runs
+
     runs = expanded(arguments.runs) if arguments.runs else latest_runs()
     if arguments.serve:
         from common.predict.server import serve
@@ -51,7 +46,7 @@ def main() -> None:
     files, sheet = list_pictures(arguments.pictures), runs / "predictions.png"
     if arguments.output:
         sheet = expanded(arguments.output)
-        files.check_file("--output", sheet)
+        check_file("--output", sheet)
     _predict(files, Answers(runs), sheet)
 
 
@@ -85,7 +80,11 @@ def shown(text: object) -> str:
     return str(text).encode("utf-8", "replace").decode("utf-8")
 
 
-def _predict(files: list[Path], answers: Answers, sheet: Path) -> None:
+def _predict(files: list[Path], answers: "Answers", sheet: Path) -> None:
+    from common.data.decode import UnreadablePicture
+    from common.predict.answers import SHEET
+    from common.reports.figures import galleries, plots
+
     seen, said = [], []
     for file in files:
         try:

@@ -1,14 +1,13 @@
 """Where and how a run computes: device, precision, seeds, several processes."""
 
 from common.runtime.device import Runtime, counter_seed, start_runtime
-from common.runtime.distributed import ALONE, Processes, SharedError
+from common.runtime.distributed import ALONE, Processes
 from common.runtime.provenance import command, provenance
 
 __all__ = [
     "ALONE",
     "Processes",
     "Runtime",
-    "SharedError",
     "command",
     "counter_seed",
     "provenance",

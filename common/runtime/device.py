@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 from common.config import TrainConfig
-from common.runtime.distributed import ALONE, Processes, SharedError
+from common.runtime.distributed import ALONE, Processes
 from common.runtime.small_convolutions import SmallMaps
-from common.utils.errors import UserError
+from common.utils.errors import SharedError, UserError
 
 log = logging.getLogger("rungs")
 

@@ -17,16 +17,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from common.utils.errors import UserError
+from common.utils.errors import SharedError, UserError
+from common.utils.processes import place_in_run
 
 MEETING = timedelta(minutes=10)  # until all have started, and for each step
 PATIENCE = timedelta(hours=2)  # for the first process: to decode pictures, to audit, to report
 
 _patient: list[dist.ProcessGroup] = []  # the same processes, by gloo, with that patience
-
-
-class SharedError(UserError):
-    """A user's error that every process of a run meets by itself: the first one says it."""
 
 
 @dataclass(frozen=True)
@@ -159,13 +156,12 @@ ALONE = Processes()
 
 def launched() -> bool:
     """Whether torchrun started this process, and others with it."""
-    return dist.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1
+    return place_in_run()[1] > 1
 
 
 def place() -> Processes:
     """This process's place among all that torchrun started; it may not have met them yet."""
-    names = "RANK", "WORLD_SIZE", "LOCAL_RANK"
-    return Processes(*(int(os.environ[name]) for name in names)) if launched() else ALONE
+    return Processes(*place_in_run())
 
 
 def join(device: str) -> Processes:

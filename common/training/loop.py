@@ -15,13 +15,13 @@ from common.data import Batches, Splits, build_augmentation
 from common.evaluation import predict
 from common.models import FeatureBatches, Features, StagedNetwork, Trunk
 from common.models.staged import batch_norms
-from common.runtime import SharedError, counter_seed
+from common.runtime import counter_seed
 from common.training import guards
 from common.training.ema import EMA
 from common.training.logging import TensorBoardLog
 from common.training.progress import Progress, finished, log_epoch
 from common.training.schedules import build_schedule
-from common.utils.errors import UserError
+from common.utils.errors import SharedError, UserError
 
 log = logging.getLogger("rungs")
 

@@ -21,6 +21,10 @@ class NoNetwork(UserError):
     """A download that failed."""
 
 
+class SharedError(UserError):
+    """One that every process of a run meets by itself: the first one says it."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """'; did you mean ...?' with the nearest of the known words, else the list of them."""
     known = list(known)

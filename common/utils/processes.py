@@ -1,11 +1,22 @@
-"""A command in a process of its own, and the memory that it and its children took."""
+"""This process among those of its run; and commands in processes of their own."""
 
+import os
 import subprocess
 from pathlib import Path
 
 from common.utils.errors import UserError
 
 EVERY = 1.0  # seconds between two looks at the memory
+
+
+def place_in_run() -> tuple[int, int, int]:
+    """Rank, number of processes, and rank on this machine, by torchrun's environment variables.
+
+    (0, 1, 0) of a process that torchrun did not start. Imports no torch: commands ask it first.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ or int(os.environ["WORLD_SIZE"]) < 2:
+        return 0, 1, 0
+    return tuple(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
 
 
 def run_measured(command: list[str], folder: Path) -> int | None:

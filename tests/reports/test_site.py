@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from common import site
+from common import cli
 from common.reports import exhibits, page
 from common.reports.figures.plots import points
 from common.reports.markdown import duration, percent
@@ -160,12 +160,12 @@ def test_names_stay_text(tmp_path):
 @pytest.mark.parametrize(("display", "terminal", "opens"), [(1, 1, 1), (0, 1, 0), (1, 0, 0)])
 def test_the_page_opens_where_there_is_a_desktop(monkeypatch, display, terminal, opens, tmp_path):
     opened = []
-    monkeypatch.setattr(site.webbrowser, "open", opened.append)
-    monkeypatch.setattr(site.sys, "platform", "linux")
-    monkeypatch.setattr(site.sys.stdout, "isatty", lambda: bool(terminal), raising=False)
+    monkeypatch.setattr(cli.webbrowser, "open", opened.append)
+    monkeypatch.setattr(cli.sys, "platform", "linux")
+    monkeypatch.setattr(cli.sys.stdout, "isatty", lambda: bool(terminal), raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setenv("DISPLAY", ":0" if display else "")
-    site.show(tmp_path / "index.html")
+    cli.show(tmp_path / "index.html")
     assert opened == [(tmp_path / "index.html").as_uri()] * opens
 
 
