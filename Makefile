@@ -1,4 +1,5 @@
 PYTHON ?= python3
+PIP_OPTIONS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
@@ -36,13 +37,15 @@ audit-table: .venv/ready-test ## write reports/audit.md anew: what the audit cat
 lint: .venv/ready-test ## format, lint, and the order of common/'s rooms
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports
 
+# -qq: pip's warnings about indexes are nobody's here; its errors are shown
 .venv/ready: requirements.txt
-	@echo "setting up .venv: torch and what goes with it, once (about 6 GB on disk)"
+	@echo "setting up .venv: torch and what goes with it, once (about 2 minutes, 6 GB on disk)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet -r requirements.txt
+	@$(if $(PIP_OPTIONS),$(BIN)/python -m pip install -qq $(PIP_OPTIONS) torch torchvision)
+	@$(BIN)/python -m pip install -qq -r requirements.txt
 	@touch $@
 
 .venv/ready-test: .venv/ready requirements-test.txt requirements-extras.txt
 	@echo "installing what the tests need, once"
-	@$(BIN)/python -m pip install --quiet -r requirements-test.txt
+	@$(BIN)/python -m pip install -qq -r requirements-test.txt
 	@touch $@

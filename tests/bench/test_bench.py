@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from common import levels
-from common.bench import __main__, peak, worker
+from common.bench import __main__, peak, suite, worker
+from common.bench import page as bench_page
 from common.bench.plain import Ways, fit_and_test
 from common.config import LevelConfig, NetworkConfig, load_config
 from common.reports.figures import charts
@@ -130,7 +131,7 @@ def test_the_page_says_what_was_measured(tmp_path, monkeypatch):
             "kept_bytes": 5 * 2**20,
         }
 
-    monkeypatch.setattr(__main__.Bench, "run", answer)
+    monkeypatch.setattr(suite.Bench, "run", answer)
     shares = {"peak": 1e12, "trunk_224": 0.75, "train_64": 0.5}
     monkeypatch.setattr(peak, "shares", lambda *_: shares)
     monkeypatch.setattr(sys, "argv", ["bench", "--quick", "--offline", f"--reports={tmp_path}"])
@@ -150,5 +151,5 @@ def test_the_page_says_what_was_measured(tmp_path, monkeypatch):
     assert "| trunk, 224 px | 75 % | 750 |" in page
     assert (tmp_path / "bench.png").stat().st_size > 5000
     report["large"] = {"image_size": 224, "pictures": 2000, "levels": report["levels"]}
-    assert "## At 224 px, 2,000 training pictures" in page.page(report)
+    assert "## At 224 px, 2,000 training pictures" in bench_page.page(report)
     assert len(charts.speed(report).axes) == 3

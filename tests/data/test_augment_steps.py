@@ -11,7 +11,7 @@ from torchvision.transforms import functional as tv
 from common.config import LevelConfig
 from common.data import Batches, build_augmentation
 from common.data.augment import color, geometry, mixing, policies
-from common.data.augment.steps import STEPS, Erase, Jitter, ResizedCrop
+from common.data.augment.steps import STEPS, Erase, Jitter, ResizedCrop, boxes
 from common.utils.errors import UserError
 from helpers.makers import generator
 from helpers.networks import CPU, built, noise, quick, small_network, small_splits
@@ -66,11 +66,11 @@ def test_policies_cover_torchvisions_operations():
 
 
 def test_resized_crop_is_torchvisions_of_the_same_box():
-    images, boxes = smooth(), [(2, 3, 12, 16), (0, 0, 24, 24), (8, 5, 10, 9), (11, 12, 13, 12)]
-    left, top, wide, tall = (torch.tensor(column).float() for column in zip(*boxes, strict=True))
+    images, places = smooth(), [(2, 3, 12, 16), (0, 0, 24, 24), (8, 5, 10, 9), (11, 12, 13, 12)]
+    left, top, wide, tall = (torch.tensor(column).float() for column in zip(*places, strict=True))
     m = boxes(left, top, wide, tall, 24, 24)
     seen = geometry.resample(images, m, whole=False)
-    for i, (x, y, w, h) in enumerate(boxes):
+    for i, (x, y, w, h) in enumerate(places):
         expected = tv.resized_crop(images[i], y, x, h, w, [24, 24], antialias=False)
         inner = (slice(None), slice(2, -2), slice(2, -2))  # torchvision repeats the box's edge
         torch.testing.assert_close(seen[i][inner], expected[inner], atol=0.05, rtol=0)

@@ -127,7 +127,7 @@ def test_what_pillow_warns_of_is_no_news(tmp_path):
     place = content.index(b"Exif") + 16
     content[place + 4 : place + 8] = b"\0\0\xff\xff"  # more text than there is
     (tmp_path / "a.jpg").write_bytes(content)
-    script = "import sys; from pathlib import Path; from common.pictures import read_picture"
+    script = "import sys; from pathlib import Path; from common.data.decode import read_picture"
     script += "\nif len(sys.argv) > 2: import warnings; warnings.resetwarnings()"
     script += "\nprint(read_picture(Path(sys.argv[1])).shape)"
     command = [sys.executable, "-c", script, tmp_path / "a.jpg"]

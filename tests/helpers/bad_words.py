@@ -120,7 +120,7 @@ COMMAND_LINE = [
     ("grade --reports none", "--reports: no folder"),
     ("grade level2_augmentation", "level2_augmentation: no saved weights", "run it first"),
     ("grade level1_baseline --output no/grade.txt", "--output: cannot write no/grade.txt"),
-    ("site --slimm", "command line: python -m common.site [REPORTS] [--slim]"),
+    ("site --slimm", "command line: unrecognized arguments: --slimm; did you mean '--slim'?"),
     ("site nowhere", "nowhere: no reports here; run a level first"),
     ("bench --quik", "command line: unknown option '--quik'"),
     ("bench --quick --offline --train.epochs 0", "command line: train.epochs must be at least 1"),

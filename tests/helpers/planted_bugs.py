@@ -42,7 +42,7 @@ VAL = "Batches(data.val, *options)"
 
 BUGS = [
     Bug(
-        "wrong normalisation constants", "common/models/weights.py",
+        "wrong normalisation constants", BATCHES,
         "= (0.485, 0.456, 0.406)", "= (0.5, 0.5, 0.5)", "pixels normalised", common=True,
     ),
     Bug(

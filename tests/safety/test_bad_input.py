@@ -66,7 +66,13 @@ def spelled_out(command):
     options = {"TINY": TINY, "SMALL": SMALL}
     arguments = [argument for word in words for argument in options.get(word, [word])]
     level = name.isdigit() and f"{LEVELS[int(name)].name}/run.py"
-    return level or f"common/{name}.py", arguments
+    return level or module(name), arguments
+
+
+def module(name):
+    """The script of `python -m common.<name>`."""
+    room = PROJECT / "common" / name
+    return f"common/{name}/__main__.py" if room.is_dir() else f"common/{name}.py"
 
 
 def in_this_process(project, command, capsys):
@@ -187,7 +193,7 @@ def test_the_evil_pickle_is_evil(tmp_path):
 def test_every_command_and_kind_is_given_bad_input():
     commands = {spelled_out(command)[0] for _, command, *_ in CASES}
     modules = {"audit", "bench", "compare", "course", "find_lr", "grade", "predict", "site"}
-    assert commands >= {f"common/{name}.py" for name in modules}
+    assert commands >= {module(name) for name in modules}
     assert len({repr(case[1:]) for case in CASES}) == len(CASES) >= 60
     assert min(map(len, TABLES.values())) >= 9
 

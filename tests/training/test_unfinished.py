@@ -128,7 +128,7 @@ def test_halves_of_files_are_cleared(tmp_path):
 
 def test_many_may_write_one_page(tmp_path):
     """Of several runs, each its own: the page is always a whole one."""
-    script = "import pathlib, sys; from common.places import write_whole"
+    script = "import pathlib, sys; from common.utils.files import write_whole"
     script += "\nfor _ in range(300): write_whole(pathlib.Path(sys.argv[1]), sys.argv[2] * 5000)"
     place = tmp_path / "README.md"
     command = [sys.executable, "-c", script, place]
