@@ -1,26 +1,32 @@
-"""Finds the levels by looking, loads their modules; and how every command ends."""
+"""Finds the levels by looking, loads their modules, and copies them to where they may run again."""
 
 import importlib.util
-import logging
 import re
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
 from common.utils import paths
 from common.utils.errors import UserError, nearest
 
-log = logging.getLogger("rungs")
+
+def number(name: str) -> int | None:
+    """3 of "level3_fusion"; None of what is no level's name."""
+    match = re.fullmatch(r"level(\d+)_\w+", name)
+    return int(match[1]) if match else None
 
 
 def find_levels(project: Path | None = None) -> list[Path]:
     """The level directories, lowest first: `level<N>_<name>` with a run.py and a config.yaml."""
-    project = project or paths.PROJECT
-    found = {}
-    for path in project.iterdir():
-        number = re.fullmatch(r"level(\d+)_\w+", path.name)
-        if number and (path / "run.py").is_file() and (path / "config.yaml").is_file():
-            found[int(number.group(1)), path.name] = path
-    return [found[key] for key in sorted(found)]
+    found = [
+        path
+        for path in (project or paths.PROJECT).iterdir()
+        if number(path.name) is not None
+        and (path / "run.py").is_file()
+        and (path / "config.yaml").is_file()
+    ]
+    return sorted(found, key=lambda path: (number(path.name), path.name))
 
 
 def find_level(name: str, project: Path | None = None) -> Path:
@@ -32,7 +38,7 @@ def find_level(name: str, project: Path | None = None) -> Path:
     levels = find_levels(project)
     wanted = Path(name).name
     for level in levels:
-        if wanted == level.name or re.match(rf"level{re.escape(wanted)}_", level.name):
+        if wanted == level.name or level.name.startswith(f"level{wanted}_"):
             return level
     names = [level.name for level in levels]
     raise UserError(f"no level '{name}' in {project or paths.PROJECT}{nearest(wanted, names)}")
@@ -44,3 +50,26 @@ def load_module(level: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def copy_code(parts: Iterable[Path], place: Path) -> None:
+    """Copy levels, and what else they need, into `place`, beside this checkout's `common/`.
+
+    The bundled weights and data/ are linked to this checkout's; compiled files stay behind.
+    """
+    own = paths.PROJECT
+    weights = own / "common/weights"
+
+    def left_out(folder: str, names: list[str]) -> list[str]:
+        return [n for n in names if n == "__pycache__" or Path(folder, n) == weights]
+
+    place.mkdir(parents=True, exist_ok=True)
+    for part in (*parts, own / "common"):
+        if part.is_dir():
+            copied = place / part.name
+            shutil.copytree(part, copied, ignore=left_out, ignore_dangling_symlinks=True)
+        elif part.exists():
+            shutil.copy(part, place)
+    (own / "data").mkdir(exist_ok=True)
+    for linked in ("data", "common/weights"):
+        (place / linked).symlink_to(own / linked)

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from common.utils import paths
 from common.utils.errors import UserError
 from common.utils.files import read_npz
 from common.utils.paths import run_name
+from common.utils.processes import Failed, started
 
 log = logging.getLogger("rungs")
 
@@ -66,16 +66,10 @@ def verify(level: Path, config: LevelConfig, arguments: list[str]) -> None:
 
 
 def copied(place: Path, name: str) -> Path:
-    """A copy of the project's code; data, weights and other runs than `name` are linked."""
-    project = paths.PROJECT
-    for folder in (*levels.find_levels(), project / "common"):
-        left_out = shutil.ignore_patterns("__pycache__", "weights")
-        shutil.copytree(folder, place / folder.name, ignore=left_out)
-    (project / "data").mkdir(exist_ok=True)
-    for linked in ("data", "common/weights"):
-        (place / linked).symlink_to(project / linked)
-    for other in project.glob("runs/*/*/best.pt"):
-        link = place / other.parent.relative_to(project)
+    """A copy of the project's code, where other runs than `name` are linked."""
+    levels.copy_code(levels.find_levels(), place)
+    for other in paths.PROJECT.glob("runs/*/*/best.pt"):
+        link = place / other.parent.relative_to(paths.PROJECT)
         if other.parent.name != name:
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(other.parent)
@@ -101,34 +95,28 @@ def outcome(project: Path, name: str) -> dict[str, str]:
     return {what: checkpoint.digest(values) for what, values in found.items()}
 
 
-@contextlib.contextmanager
-def _started(project: Path, level: str, arguments: list[str]) -> Iterator[subprocess.Popen]:
-    """A run in a copy of the project, which does not outlive the block."""
-    options = [*arguments, "--reports", str(project / "reports")]
-    command = [sys.executable, str(project / level / "run.py"), *options]
-    kept = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    # the copy's own modules, whatever the environment says
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    run = subprocess.Popen(command, env=environment, **kept)
-    try:
-        yield run
-    finally:
-        run.kill()
+def _run(project: Path, level: str, arguments: list[str]) -> None:
+    with _started(project, level, arguments) as run:
         run.wait()
 
 
-def _run(project: Path, level: str, arguments: list[str]) -> None:
-    with _started(project, level, arguments) as run:
-        _, complaints = run.communicate()
-    _check_ended_well(run.returncode, complaints, project, level)
+@contextlib.contextmanager
+def _started(project: Path, level: str, arguments: list[str]) -> Iterator[subprocess.Popen]:
+    """A run in a copy of the project, which does not outlive the block.
 
-
-def _check_ended_well(status: int, complaints: str, project: Path, level: str) -> None:
-    """Raise UserError with a run's own reason where it ended by itself, and not well."""
-    if status:
-        last = (complaints.strip().splitlines() or [f"exit status {status}"])[-1]
-        last = last.removeprefix("error: ").replace(f" --reports {project}/reports", "")
-        raise UserError(f"{level}: {last}")
+    Raises:
+        UserError: it has ended by itself, and not well: its own reason.
+    """
+    command = [sys.executable, str(project / level / "run.py"), *arguments]
+    places = ["--reports", str(project / "reports")]
+    # the copy's own modules, whatever the environment says
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    try:
+        with started([*command, *places], environment=environment) as run:
+            yield run
+    except Failed as error:
+        reason = error.words.replace(" " + " ".join(places), "") or f"exit status {error.code}"
+        raise UserError(f"{level}: {reason}") from error
 
 
 def _kill(project: Path, level: str, name: str, arguments: list[str], history: list[dict]) -> None:
@@ -142,8 +130,7 @@ def _kill(project: Path, level: str, name: str, arguments: list[str], history: l
             while run.poll() is None and not list(project.glob(f"runs/*/{name}/last.pt")):
                 time.sleep(0.01)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                _, complaints = run.communicate(timeout=moment)
-                _check_ended_well(run.returncode, complaints, project, level)
+                run.wait(moment)
         (last,) = project.glob(f"runs/*/{name}/last.pt")
         done = len(checkpoint.load(last)["history"])
         if done < len(history):

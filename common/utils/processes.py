@@ -1,8 +1,14 @@
 """This process among those of its run; and commands in processes of their own."""
 
+import contextlib
 import os
+import signal
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import psutil
 
 from common.utils.errors import UserError
 
@@ -19,6 +25,61 @@ def place_in_run() -> tuple[int, int, int]:
     return tuple(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
 
 
+class Failed(UserError):
+    """A command that ended badly by itself: its exit code, and the last line of its stderr."""
+
+    def __init__(self, code: int, words: str):
+        super().__init__(f"it ended with status {code}: {words[:300] or 'no word'}")
+        self.code, self.words = code, words.removeprefix("error: ")
+
+
+@contextlib.contextmanager
+def started(
+    command: list[str], folder: Path | None = None, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen]:
+    """Start a command, of which nothing outlives the block, in a group and a session of its own.
+
+    Args:
+        folder: where it runs (default: where we do).
+        environment: all of its variables (default: ours).
+    Raises:
+        Failed: at the block's end, where the command has ended by then, and not well.
+    """
+    with tempfile.TemporaryFile() as errors:  # no pipe, which whoever it starts could keep open
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+        )
+        try:
+            yield process
+            code = process.poll()
+        finally:
+            _kill(process)
+        if code:
+            errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4096))
+            lines = errors.read().decode("utf-8", "replace").split("\n")
+            raise Failed(code, next((line.strip() for line in lines[::-1] if line.strip()), ""))
+
+
+def _kill(process: subprocess.Popen) -> None:
+    """End a process with all that it has started, also what it has left behind in its group."""
+    if process.poll() is None:  # else its number may be another's by now
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for below in psutil.Process(process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    below.kill()
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(OSError):  # none left
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
+
+
 def run_measured(command: list[str], folder: Path) -> int | None:
     """Run a command to its end.
 
@@ -29,43 +90,25 @@ def run_measured(command: list[str], folder: Path) -> int | None:
         UserError: the command ended with status 2, which is a user's error.
         RuntimeError: it failed otherwise.
     """
-    peak = None
-    with subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            while True:
-                try:
-                    _, errors = process.communicate(timeout=EVERY)
-                    break
-                except subprocess.TimeoutExpired:
-                    now = tree_memory(process.pid)
-                    peak = now if peak is None else max(peak, now or 0)
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode:
-        last = (errors.strip().splitlines() or ["no message"])[-1]
-        kind = UserError if process.returncode == 2 else RuntimeError
-        raise kind(last.removeprefix("error: "))
-    return peak
+    found = []
+    try:
+        with started(command, folder) as process:
+            while process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(EVERY)
+                found.append(tree_memory(process.pid))
+    except Failed as error:
+        kind = UserError if error.code == 2 else RuntimeError
+        raise kind(error.words or "no message") from None
+    return max(filter(None, found), default=None)
 
 
 def tree_memory(pid: int) -> int | None:
-    """Summed PSS of a process and all below it, in bytes; None where there is no /proc."""
-    parents = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            after_name = status.read_text(encoding="utf-8").rpartition(")")[2].split()
-        except (OSError, UnicodeDecodeError):  # it has just ended
-            continue
-        parents.setdefault(int(after_name[1]), []).append(int(status.parent.name))
-    total, tree = None, [pid]
-    for member in tree:
-        tree += parents.get(member, [])
-        try:
-            lines = Path(f"/proc/{member}/smaps_rollup").read_text(encoding="utf-8").splitlines()
-        except OSError:
-            continue
-        total = (total or 0) + sum(1024 * int(x.split()[1]) for x in lines if x.startswith("Pss:"))
-    return total
+    """Summed PSS of a process and all below it, in bytes; None where the system does not tell."""
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        top = psutil.Process(pid)
+        for process in (top, *top.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                found.append(getattr(process.memory_full_info(), "pss", None))
+    return sum(filter(None, found)) or None

@@ -14,7 +14,7 @@ from common.config import LevelConfig
 from common.training import checkpoint
 from common.utils.errors import UserError
 from common.verify_resume import outcome
-from helpers.projects import NAMES, PROJECT, copy_project, python
+from helpers.projects import NAMES, PROJECT, copy_project, inside, python
 
 TINY = ["--offline", "--data.limit=200", "--train.epochs=3", "--train.batch_size=32"]
 TINY += ["--network.image_size=32", "--train.threads=1", "--audit=false", "--reports=reports"]
@@ -64,6 +64,26 @@ def test_a_user_can_have_it_proved(tmp_path, level):
     text = python("-m", "common.course", "--verify-resume", level, *TINY, "--seed=1", cwd=project)
     assert text.count(": equal (") == 4 and "the same to the bit" in text, text
     assert not list(project.glob(f"runs/digits/level{level}*")), "nothing in the project's own"
+
+
+def test_a_copy_to_run_in_has_all_that_is_a_levels_own(tmp_path):
+    project = copy_project(tmp_path / "project")
+    own = [f"{NAMES[0]}/{name}/mine.txt" for name in ("weights", "data", "runs")]
+    left_out = [
+        f"{NAMES[0]}/__pycache__/run.pyc",
+        f"runs/digits/{NAMES[0]}/best.pt",
+        "mine/big.png",
+    ]
+    for file in (*own, *left_out, f"runs/digits/{NAMES[1]}/best.pt"):
+        (project / file).parent.mkdir(parents=True, exist_ok=True)
+        (project / file).write_text(file)
+    with inside(project):
+        place = verify_resume.copied(tmp_path / "copy", NAMES[0])
+    assert [(place / file).read_text() for file in own] == own
+    assert not any((place / file).exists() for file in left_out)
+    linked = ("data", "common/weights", f"runs/digits/{NAMES[1]}")
+    assert all((place / name).resolve() == (project / name).resolve() for name in linked)
+    assert not any((place / name).is_symlink() for name in (NAMES[0], "common", own[0]))
 
 
 def test_a_resumed_run_that_came_out_otherwise_is_named(monkeypatch, tmp_path):
