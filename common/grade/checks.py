@@ -1,48 +1,64 @@
-"""The grader's checks: what a submission claims against what was recomputed from its files.
+"""The grader's checks: what a submission claims against what is recomputed from its files.
 
-Each check compares figures and gives a `Finding`; common/examination.py goes through them.
+Each looks at a `Grade`, keeps there what it has read or computed, and gives a `CheckResult`.
+`CHECKS`, at the end, has their order, and what each needs of those before it.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from common.config import Benchmark, LevelConfig, NetworkConfig
+from common.config import LevelConfig
 from common.config.schema import comparable, flat
-from common.data import Splits, duplicates
+from common.data import Splits, duplicates, load_splits
 from common.data.cifar import KINDS, TITLES
-from common.evaluation import Predictions
-from common.grade.submission import Submission
-from common.models import Weights, build_backbone
-from common.models.weights import NAMED
-from common.runtime import Runtime, provenance
+from common.evaluation import Predictions, statistics, tta_of
+from common.grade import sandbox
+from common.grade.submission import CheckResult, Grade
+from common.models import Weights, build_backbone, input_size
+from common.models.weights import NAMED, describe_weights
+from common.reports.figures.plots import points
+from common.reports.readers import read_settings
+from common.runtime import Runtime, provenance, start_runtime
 from common.training.checkpoint import read_checkpoint
+from common.utils.errors import UserError
 from common.utils.paths import run_name
 
 LENIENCE = 0.002  # share of the predictions that may differ on another machine or version
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One check's outcome; `passed` is None where it could not be run."""
-
-    check: str
-    passed: bool | None
-    expected: str
-    seen: str
-
-    @property
-    def outcome(self) -> str:
-        return {True: "passed", False: "failed", None: "not run"}[self.passed]
+def _compared(expected: str, wrong: list[str]) -> CheckResult:
+    """Of a check that lists what is not as it must be."""
+    return CheckResult(not wrong, expected, ", ".join(wrong) or "the same")
 
 
-def check_settings(submission: Submission, whose: str) -> Finding:
+def _other_hashes(found: str | None, report: object, checkpoint: object) -> list[str]:
+    """Who claims another SHA-256 than the one found here, and which."""
+    claims = {"the report": report, "the checkpoint": checkpoint}
+    return [f"{str(h)[:12]}... in {who}" for who, h in claims.items() if h != found]
+
+
+def check_report(grade: Grade) -> CheckResult:
+    """The report can be read as a whole."""
+    problem, files = grade.problems.get("report"), "metrics.json, history.json and predictions.npz"
+    return CheckResult(problem is None, files, problem or str(grade.report))
+
+
+def check_checkpoint(grade: Grade) -> CheckResult:
+    """The checkpoint can be read as a whole."""
+    problem, expected = grade.problems.get("checkpoint"), "the best.pt of the report's run"
+    return CheckResult(problem is None, expected, problem or str(grade.checkpoint_path))
+
+
+def check_settings(grade: Grade) -> CheckResult:
     """The checkpoint was made with the settings, and in the epoch, that the report tells."""
-    content, metrics = submission.checkpoint, submission.metrics
+    content, metrics = grade.checkpoint, grade.metrics
     own, other = comparable(metrics["settings"]), comparable(content["settings"])
     wrong = [
         f"{key} {other.get(key)} instead of {own.get(key)}"
@@ -52,44 +68,161 @@ def check_settings(submission: Submission, whose: str) -> Finding:
     if content["epoch"] != metrics["best_epoch"]:
         wrong.append(f"epoch {content['epoch']} instead of {metrics['best_epoch']}")
     seen = "the same" if not wrong else "another run's: " + ", ".join(wrong[:4])
-    seen = f"{whose}'s checkpoint: {seen}" if whose else seen
+    known = [s for s in grade.grader.submissions if s.metrics is not None and own != other]
+    owners = [s.level for s in known if comparable(s.metrics["settings"]) == other]
+    seen = f"{owners[0]}'s checkpoint: {seen}" if owners else seen
     expected = "a checkpoint made with the report's settings"
-    return Finding("checkpoint is this run's", not wrong and not whose, expected, seen)
+    return CheckResult(not wrong and not owners, expected, seen)
 
 
-def check_data(submission: Submission, data: Splits) -> list[Finding]:
-    """Pictures and split, by what this checkout reads."""
-    claimed, content = submission.metrics["data"], submission.checkpoint
-    wrong = []
-    for who, said in (("the report", claimed), ("the checkpoint", content)):
-        if said["fingerprint"] != data.fingerprint:
-            wrong.append(f"{said['fingerprint'][:12]}... in {who}")
+def check_data(grade: Grade) -> CheckResult:
+    """The pictures are those of the report and the checkpoint, by what this checkout reads."""
+    claimed, grader = grade.metrics["data"], grade.grader
+    try:
+        grade.config = _config_for_here(grade)
+        grade.runtime = start_as_then(grade.config, grade.metrics)
+        size = input_size(grade.config.network)
+        key = repr((grade.config.data, size))
+        if key not in grader.data:
+            grader.data[key] = load_splits(grade.config.data, size)
+    except UserError as error:
+        hint = "" if grader.data_root else "; --data-root says where the pictures are here"
+        return CheckResult(False, "the pictures of the report's settings", f"{error}{hint}")
+    data = grade.data = grader.data[key]
+    wrong = _other_hashes(data.fingerprint, claimed["fingerprint"], grade.checkpoint["fingerprint"])
     counts = {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
     counts |= {"classes": len(data.classes), "skipped": data.skipped}
     for key, count in counts.items():
         if claimed.get(key, count) != count:
             wrong.append(f"{claimed[key]} {key} in the report instead of {count}")
-    expected = f"{data.title}, fingerprint {data.fingerprint[:12]}..."
-    pictures = Finding("data", not wrong, expected, ", ".join(wrong) or "the same")
-    wrong = [
-        f"{said['split'][:12]}... in {who}"
-        for who, said in (("the report", claimed), ("the checkpoint", content))
-        if said["split"] != data.split
-    ]
-    expected = f"split {data.split[:12]}..."
-    return [pictures, Finding("split", not wrong, expected, ", ".join(wrong) or "the same")]
+    return _compared(f"{data.title}, fingerprint {data.fingerprint[:12]}...", wrong)
 
 
-def check_duplicates(data: Splits) -> Finding:
+def _config_for_here(grade: Grade) -> LevelConfig:
+    """The run's settings; what goes by its path's name keeps the name it had where it lay."""
+    metrics, places = grade.metrics, (grade.grader.data_root, grade.grader.weights)
+    config = read_settings(metrics["settings"], grade.project, *places)
+    if config.data.name == "folder" and grade.grader.data_root and config.data.title is None:
+        config.data.title = metrics["data"]["title"]
+    named = config.network.weights in NAMED or config.network.weights_title
+    if grade.grader.weights and not named:
+        config.network.weights_title = metrics["weights"]["name"]
+    return config
+
+
+def start_as_then(config: LevelConfig, metrics: dict) -> Runtime:
+    """The run's device, precision and threads where this machine has them, else its own best."""
+    threads = metrics["machine"].get("threads")
+    here = type(threads) is int and 1 <= threads <= (os.cpu_count() or 1)
+    config.train.threads = threads if here else None
+    try:
+        return start_runtime(config.train, config.fast)
+    except UserError:
+        config.train.device = config.train.precision = "auto"
+        config.train.compile = False
+        return start_runtime(config.train, config.fast)
+
+
+def check_split(grade: Grade) -> CheckResult:
+    """Train and val are divided as the report and the checkpoint say."""
+    found, claimed = grade.data.split, grade.metrics["data"]["split"]
+    wrong = _other_hashes(found, claimed, grade.checkpoint["split"])
+    return _compared(f"split {found[:12]}...", wrong)
+
+
+def check_duplicates(grade: Grade) -> CheckResult:
     """No test picture is among those that were trained on or chosen with."""
+    return _duplicates(grade.data)
+
+
+@lru_cache(maxsize=1)  # levels share their pictures
+def _duplicates(data: Splits) -> CheckResult:
     rows = torch.cat([data.train.rows, data.val.rows])
     shared = int(torch.isin(data.test.rows, rows).sum())
     exact = duplicates.exact_copies(data.test, [data.train, data.val])
     near = duplicates.near_copies(data.test, [data.train, data.val])
     published = data.name in KINDS or data.name == "digits"  # checked archives are as they are
     seen = f"{exact} exact copies, {near} of {len(data.test)} look much like one (counted only)"
-    passed = not shared and (published or not exact)
-    return Finding("test pictures not in train", passed, "no exact copy", seen)
+    return CheckResult(not shared and (published or not exact), "no exact copy", seen)
+
+
+def check_weights(grade: Grade) -> CheckResult:
+    """The starting weights' file is the one that the run says it started from."""
+    config = grade.config
+    try:
+        weights = describe_weights(config.network)
+        start = [] if config.network.weights == "none" else [_pretrained(config)]
+    except UserError as error:
+        hint = "" if grade.grader.weights else "; --weights says where they are here"
+        return CheckResult(False, "the weights of the report's settings", f"{error}{hint}")
+    grade.weights, grade.start = weights, start
+    return same_weights(grade, weights)
+
+
+def same_weights(grade: Grade, weights: Weights) -> CheckResult:
+    """What the report and the checkpoint say of the starting weights' file, against it."""
+    claims = grade.metrics["weights"].get("sha256"), grade.checkpoint.get("weights")
+    wrong = _other_hashes(weights.sha256, *claims)
+    return _compared(f"{weights.name}, SHA-256 {str(weights.sha256)[:12]}...", wrong)
+
+
+def _pretrained(config: LevelConfig) -> dict[str, Tensor]:
+    return nn.ModuleDict(build_backbone(config.network).stages).state_dict(prefix="stages.")
+
+
+def check_frozen(grade: Grade) -> CheckResult:
+    """What the run says it froze is, to the last bit, what it started from."""
+    network, start, missing = grade.config.network, grade.start, ""
+    expected = "frozen tensors as in the starting weights"
+    if network.weights == "none" and not network.start_from:
+        return CheckResult(True, expected, "they started at random: not compared")
+    if level := network.start_from:
+        folder = grade.checkpoint_path.parent.parent
+        path = folder / run_name(level, "config", grade.config.seed) / "best.pt"
+        try:
+            start = [*start, read_checkpoint(path)["network"]]
+        except Exception:  # its own level's checks say what is wrong with it
+            missing = f" ({level}'s checkpoint is missing or unreadable)"
+    state = grade.checkpoint["network"]
+    frozen = [key for key in state if _part(key) not in network.trainable]
+    known = [key for key in frozen if any(key in tensors for tensors in start)]
+    changed = [k for k in known if not any(_same(state[k], tensors.get(k)) for tensors in start)]
+    seen = f"{len(changed)} of {len(known)} changed"
+    if changed:
+        seen += f", in {', '.join(sorted({_part(key) for key in changed}))}{missing}"
+    unknown = len(frozen) - len(known)
+    seen += f"; {unknown} not in those weights" if unknown else ""
+    return CheckResult(not changed, expected, seen)
+
+
+def _part(key: str) -> str:
+    parts = key.split(".")
+    return parts[1] if parts[0] == "stages" and len(parts) > 1 else parts[0]
+
+
+def _same(tensor: Tensor, other: Tensor | None) -> bool:
+    return other is not None and tensor.dtype == other.dtype and torch.equal(tensor, other)
+
+
+def check_network(grade: Grade) -> CheckResult:
+    """The level's network takes the weights, and gives logits of the test pictures."""
+    expected = "build_network's network with these weights"
+    try:
+        test, single = logits_of(grade, grade.checkpoint_path)
+    except UserError as error:
+        return CheckResult(False, expected, str(error))
+    grade.predictions, grade.single, grade.test = test, single, test.score()
+    correct, total = grade.test["correct"], grade.test["total"]
+    grade.test["interval"] = statistics.wilson_interval(correct, total)
+    grade.same = same_machine(grade.metrics, grade.runtime)
+    machine = f"{grade.runtime.device}, {grade.runtime.precision}"
+    return CheckResult(True, expected, f"built; {machine}")
+
+
+def logits_of(grade: Grade, checkpoint: Path) -> tuple[Predictions, Predictions]:
+    """What the level's network makes of the test pictures with a checkpoint's weights."""
+    level, timeout = grade.project / grade.level, grade.grader.timeout
+    return sandbox.test_logits(level, grade.config, checkpoint, grade.data, timeout)
 
 
 def same_machine(metrics: dict, runtime: Runtime) -> bool:
@@ -105,70 +238,68 @@ def same_machine(metrics: dict, runtime: Runtime) -> bool:
     return alone and all(same)
 
 
-def check_predictions(
-    saved: dict[str, np.ndarray], test: Predictions, single: Predictions, same: bool
-) -> Finding:
+def check_predictions(grade: Grade) -> CheckResult:
     """predictions.npz is what the checkpoint makes of the test pictures."""
-    labels, total = test.labels.numpy(), len(test.labels)
-    logits = test.logits.numpy()
-    allowed = 0 if same else math.floor(LENIENCE * total)
+    saved, labels = grade.arrays, grade.predictions.labels.numpy()
+    logits, total = grade.predictions.logits.numpy(), len(labels)
+    allowed = _allowed(total, grade.same)
     expected = f"the checkpoint's predictions, {allowed} of {total} different at most"
     if saved["logits"].shape != logits.shape or not np.array_equal(saved["labels"], labels):
-        return Finding("predictions.npz", False, expected, "other labels than the test set's")
-    differ = int((saved["predictions"] != test.classes.numpy()).sum())
+        return CheckResult(False, expected, "other labels than the test set's")
+    differ = int((saved["predictions"] != grade.predictions.classes.numpy()).sum())
     gap = float(np.abs(saved["logits"].astype(np.float32) - logits).max() / np.abs(logits).max())
-    close = not same or gap <= 2e-3  # twice float16's rounding
+    close = not grade.same or gap <= 2e-3  # twice float16's rounding
     seen = f"{differ} of {total} differ, logits by {gap:.1e} of the largest"
     chosen = saved["predictions"].clip(0, logits.shape[1] - 1)
     torn = int((saved["logits"][np.arange(total), chosen] < saved["logits"].max(1)).sum())
     seen += f"; {torn} are not their own logits' class" if torn else ""
-    alone = saved.get("single", single.classes.numpy())
-    moved = int((alone != single.classes.numpy()).sum()) if len(alone) == total else total
+    single = grade.single.classes.numpy()
+    alone = saved.get("single", single)
+    moved = int((alone != single).sum()) if len(alone) == total else total
     seen += f"; {moved} differ in a single pass" if moved else ""
-    fine = max(differ, moved) <= allowed and close and not torn
-    return Finding("predictions.npz", fine, expected, seen)
+    return CheckResult(max(differ, moved) <= allowed and close and not torn, expected, seen)
 
 
-def check_metrics(
-    submission: Submission, config: LevelConfig, facts: dict[str, Any], scores: dict, same: bool
-) -> Finding:
-    """metrics.json's test figures are the recomputed ones, and it is about this run.
+def _allowed(total: int, same: bool) -> int:
+    """How many of so many predictions may come out otherwise."""
+    return 0 if same else math.floor(LENIENCE * total)
 
-    Args:
-        facts: dotted key -> what must stand there.
-        scores: `test` and `test_single`, recomputed, and `detail`, of which figures that
-            metrics.json lacks are passed over.
-    """
-    metrics, wrong = submission.metrics, []
-    facts = facts | {"level": submission.level, "seed": config.seed}
+
+def check_metrics(grade: Grade) -> CheckResult:
+    """metrics.json's test figures are the recomputed ones, and it is about this run."""
+    metrics, config, data, same = grade.metrics, grade.config, grade.data, grade.same
+    facts = {"tta": tta_of(config, data), "image_size": grade.weights.image_size}
+    facts |= {"weights.name": grade.weights.name, "data.title": data.title, "data.name": data.name}
+    facts |= {"trainable": config.network.trainable, "level": grade.level, "seed": config.seed}
+    said, wrong = flat(metrics), []
     for key, value in facts.items():
-        said = flat(metrics).get(key)
-        if said != value and not (key == "trainable" and set(map(str, said)) == set(value)):
-            wrong.append(f"{key} {said} instead of {value}")
+        claim = said.get(key)
+        if claim != value and not (key == "trainable" and set(map(str, claim)) == set(value)):
+            wrong.append(f"{key} {claim} instead of {value}")
     name = run_name(metrics["level"], metrics["config"], metrics["seed"])
-    if name != submission.report.name:
-        wrong.append(f"a report of {name} in {submission.report.name}")
-    detail = metrics.get("detail")
-    for key, value in scores["detail"].items() if same and isinstance(detail, dict) else ():
-        if key in detail and not equal(detail[key], value, 1e-4):
-            wrong.append(f"detail.{key} {str(detail[key])[:60]} instead of {str(value)[:60]}")
-    for part in ("test", "test_single"):
-        score = scores[part]
-        said, total = metrics[part], score["total"]
-        allowed = 0 if same else math.floor(LENIENCE * total)
-        near = abs(said["correct"] - score["correct"]) <= allowed and said["total"] == total
-        if not near or said["accuracy"] != said["correct"] / total:
-            figures = f"{said['correct']} of {said['total']} ({said['accuracy']:.4f})"
+    if name != grade.report.name:
+        wrong.append(f"a report of {name} in {grade.report.name}")
+    test, claims = grade.predictions, metrics.get("detail")
+    detail = statistics.describe(test.logits.numpy(), test.labels.numpy())
+    detail["interval"] = list(grade.test["interval"])
+    for key, value in detail.items() if same and isinstance(claims, dict) else ():
+        if key in claims and not _equal(claims[key], value, 1e-4):
+            wrong.append(f"detail.{key} {str(claims[key])[:60]} instead of {str(value)[:60]}")
+    for part, score in {"test": grade.test, "test_single": grade.single.score()}.items():
+        claim, total = metrics[part], score["total"]
+        near = abs(claim["correct"] - score["correct"]) <= _allowed(total, same)
+        near &= claim["total"] == total
+        if not near or claim["accuracy"] != claim["correct"] / total:
+            figures = f"{claim['correct']} of {claim['total']} ({claim['accuracy']:.4f})"
             wrong.append(f"{part} {figures} instead of {score['correct']} of {total}")
-        elif not math.isclose(said["loss"], score["loss"], rel_tol=1e-4 if same else 0.05):
-            wrong.append(f"{part} loss {said['loss']:.6f} instead of {score['loss']:.6f}")
-    expected = f"test {scores['test']['correct']} of {scores['test']['total']} right"
+        elif not math.isclose(claim["loss"], score["loss"], rel_tol=1e-4 if same else 0.05):
+            wrong.append(f"{part} loss {claim['loss']:.6f} instead of {score['loss']:.6f}")
+    expected = f"test {grade.test['correct']} of {grade.test['total']} right"
     near = "the same within 0.2 % (another machine or version)"
-    seen = ", ".join(wrong) or ("the same" if same else near)
-    return Finding("metrics.json", not wrong, expected, seen)
+    return CheckResult(not wrong, expected, ", ".join(wrong) or ("the same" if same else near))
 
 
-def equal(claimed: object, found: object, tolerance: float) -> bool:
+def _equal(claimed: object, found: object, tolerance: float) -> bool:
     """Whether a figure, a list of figures or a text is the recomputed one."""
     if found is None or isinstance(found, str):
         return claimed == found
@@ -179,87 +310,104 @@ def equal(claimed: object, found: object, tolerance: float) -> bool:
     return pair[0].shape == pair[1].shape and np.allclose(*pair, 0, tolerance, equal_nan=True)
 
 
-def check_history(submission: Submission) -> Finding:
+def check_history(grade: Grade) -> CheckResult:
     """The epoch that was tested is the one that history.json says was best on val."""
-    metrics, values = submission.metrics, [e["val_accuracy"] for e in submission.history]
-    best, expected = values.index(max(values)) + 1, "the tested epoch is the best of history.json"
-    said = (metrics["epochs"], metrics["best_epoch"], metrics["val"]["accuracy"])
-    seen = f"epoch {said[1]} of {said[0]} with val {said[2]:.4f}"
-    seen += f"; history.json: epoch {best} of {len(values)} with {max(values):.4f}"
+    metrics, values = grade.metrics, [epoch["val_accuracy"] for epoch in grade.history]
+    best, highest = values.index(max(values)) + 1, max(values)
+    epochs, tested, accuracy = metrics["epochs"], metrics["best_epoch"], metrics["val"]["accuracy"]
+    seen = f"epoch {tested} of {epochs} with val {accuracy:.4f}"
+    seen += f"; history.json: epoch {best} of {len(values)} with {highest:.4f}"
     # val is scored anew after training, where rounding may move a picture
-    close = said[:2] == (len(values), best) and abs(said[2] - max(values)) <= LENIENCE
-    return Finding("history.json", close, expected, seen)
+    close = (epochs, tested) == (len(values), best) and abs(accuracy - highest) <= LENIENCE
+    return CheckResult(close, "the tested epoch is the best of history.json", seen)
 
 
-def find_bar(rows: list[Benchmark], metrics: dict, config: LevelConfig) -> tuple[float | None, str]:
+def check_benchmark(grade: Grade) -> CheckResult:
+    """The accuracy reaches the benchmark that applies, if one does."""
+    grade.bar, reason = _find_bar(grade)
+    if grade.bar is None:
+        return CheckResult(True, "a row that matches", f"{reason}: gains and integrity only")
+    percent = 100 * grade.test["accuracy"]
+    return CheckResult(percent >= grade.bar, f"at least {grade.bar:g} %", f"{percent:.2f} %")
+
+
+def _find_bar(grade: Grade) -> tuple[float | None, str]:
     """The benchmark in percent that applies, and where none does, why."""
-    title, weights, size = (
-        metrics["data"]["title"],
-        metrics["weights"]["name"],
-        metrics["image_size"],
-    )
-    if config.data.limit is not None:
-        return None, f"data.limit {config.data.limit}: only part of the pictures"
+    metrics, data, network = grade.metrics, grade.config.data, grade.config.network
+    title, weights = metrics["data"]["title"], metrics["weights"]["name"]
+    size = metrics["image_size"]
+    if data.limit is not None:
+        return None, f"data.limit {data.limit}: only part of the pictures"
     known = {title: name for name, title in TITLES.items()} | {"digits": "digits"}
-    if known.get(title, config.data.name) != config.data.name:
-        return None, f"pictures called {title} that are {config.data.name}"
-    if weights in NAMED and weights != config.network.weights:
-        return None, f"weights called {weights} that are {config.network.weights}"
-    for row in rows:
+    if known.get(title, data.name) != data.name:
+        return None, f"pictures called {title} that are {data.name}"
+    if weights in NAMED and weights != network.weights:
+        return None, f"weights called {weights} that are {network.weights}"
+    for row in grade.benchmarks:
         if (row.data, row.weights, row.image_size) == (title, weights, size):
             return row.accuracy, ""
     return None, f"no row for {title}, {weights}, {size} px"
 
 
-def check_weights(submission: Submission, weights: Weights) -> Finding:
-    """The starting weights' file is the one that the run says it started from."""
-    said = {"the report": submission.metrics["weights"].get("sha256")}
-    said["the checkpoint"] = submission.checkpoint.get("weights")
-    wrong = [f"{str(h)[:12]}... in {who}" for who, h in said.items() if h != weights.sha256]
-    expected = f"{weights.name}, SHA-256 {str(weights.sha256)[:12]}..."
-    return Finding("starting weights", not wrong, expected, ", ".join(wrong) or "the same")
+def check_gain(grade: Grade) -> CheckResult:
+    """No loss against the next lower level, on the same test pictures."""
+    expected, below = "no loss against the level below", grade.below
+    if below is None:
+        return CheckResult(True, expected, "there is no level below")
+    if below.predictions is None:
+        return CheckResult(None, expected, f"not run: {below.level} gave no predictions")
+    own, other = grade.data, below.data
+    if (own.fingerprint, own.split) != (other.fingerprint, other.split):
+        seen = f"{below.level} is on other pictures or another split: no comparison"
+        return CheckResult(False, expected, seen)
+    new, old = grade.predictions, below.predictions.classes.numpy()
+    gain = statistics.compare(new.labels.numpy(), old, new.classes.numpy())
+    grade.gain = gain | {"level": below.level}
+    low, high = map(points, gain["interval"])
+    seen = f"{gain['verdict']}: {points(gain['gain'])} points over {below.level}"
+    seen += f" (95 % interval {low} to {high}, p {gain['p_value']:.2g}, "
+    seen += f"{gain['fixed']} fixed, {gain['broken']} broken)"
+    return CheckResult(gain["verdict"] != "loss", expected, seen)
 
 
-def check_frozen(submission: Submission, config: LevelConfig) -> Finding:
-    """What the run says it froze is, to the last bit, what it started from."""
-    weights = config.network.weights
-    start = [] if weights == "none" else [_pretrained(config.network)]
-    missing = ""
-    if level := config.network.start_from:
-        folder = submission.checkpoint_path.parent.parent
-        path = folder / run_name(level, "config", config.seed) / "best.pt"
-        try:
-            start.append(read_checkpoint(path)["network"])
-        except Exception:  # its own level's checks say what is wrong with it
-            missing = f" ({level}'s checkpoint is missing or unreadable)"
-    state = submission.checkpoint["network"]
-    frozen = [key for key in state if _part(key) not in config.network.trainable]
-    known = [key for key in frozen if any(key in tensors for tensors in start)]
-    changed = [k for k in known if not any(_same(state[k], tensors.get(k)) for tensors in start)]
-    expected = "frozen tensors as in the starting weights"
-    if weights == "none" and not config.network.start_from:
-        return Finding("frozen parts", True, expected, "they started at random: not compared")
-    stages = sorted({_part(key) for key in changed})
-    seen = f"{len(changed)} of {len(known)} changed"
-    seen += f", in {', '.join(stages)}{missing}" if changed else ""
-    unknown = len(frozen) - len(known)
-    seen += f"; {unknown} not in those weights" if unknown else ""
-    return Finding("frozen parts", not changed, expected, seen)
+def check_claimed_gain(grade: Grade) -> CheckResult:
+    """metrics.json's `below` is the recomputed gain."""
+    gain, below, claimed = grade.gain, grade.below, grade.metrics.get("below")
+    if gain is None and below is not None and below.predictions is None:
+        return CheckResult(None, "", grade.results["gain"].seen)
+    if gain is None:
+        return CheckResult(claimed is None, "none", str(claimed).lower())
+    expected = f"{points(gain['gain'])} points over {gain['level']}"
+    if claimed is None:  # it ran before the level below did
+        return CheckResult(True, expected, "none claimed")
+    if not isinstance(claimed, dict) or type(claimed.get("gain")) not in (int, float):
+        return CheckResult(False, expected, str(claimed)[:100])
+    same = grade.same and below.same
+    wrong = [] if claimed.get("level") == gain["level"] else [f"over {claimed.get('level')}"]
+    if abs(claimed["gain"] - gain["gain"]) > (1e-9 if same else 2 * LENIENCE):
+        wrong.append(f"{points(claimed['gain'])} points")
+    for key in ("interval", "p_value", "fixed", "broken", "verdict") if same else ():
+        if key in claimed and not _equal(claimed[key], gain[key], 1e-9):
+            wrong.append(f"{key} {claimed[key]} instead of {gain[key]}")
+    seen = ", ".join(wrong) + "; changed, or the level below has run again since"
+    return CheckResult(not wrong, expected, seen if wrong else "the same")
 
 
-def _pretrained(config: NetworkConfig) -> dict[str, Tensor]:
-    stages = build_backbone(config).stages
-    return {
-        f"stages.{name}.{key}": value
-        for name, stage in stages.items()
-        for key, value in stage.state_dict().items()
-    }
-
-
-def _part(key: str) -> str:
-    parts = key.split(".")
-    return parts[1] if parts[0] == "stages" and len(parts) > 1 else parts[0]
-
-
-def _same(tensor: Tensor, other: Tensor | None) -> bool:
-    return other is not None and tensor.dtype == other.dtype and torch.equal(tensor, other)
+Check = Callable[[Grade], CheckResult]
+CHECKS: dict[str, tuple[Check, *tuple[str, ...]]] = {  # the check, and what it needs of a grade
+    "report": (check_report,),
+    "checkpoint": (check_checkpoint, "metrics"),
+    "checkpoint is this run's": (check_settings, "checkpoint"),
+    "data": (check_data, "checkpoint"),
+    "split": (check_split, "data"),
+    "test pictures not in train": (check_duplicates, "data"),
+    "starting weights": (check_weights, "data"),
+    "frozen parts": (check_frozen, "start"),
+    "network": (check_network, "start"),
+    "predictions.npz": (check_predictions, "predictions", "arrays"),
+    "metrics.json": (check_metrics, "predictions"),
+    "history.json": (check_history, "start", "history"),
+    "benchmark": (check_benchmark, "predictions"),
+    "gain": (check_gain, "predictions"),
+    "gain claimed": (check_claimed_gain, "predictions"),
+}

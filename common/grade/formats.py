@@ -5,8 +5,7 @@ import textwrap
 from collections.abc import Callable
 from xml.etree import ElementTree
 
-from common.grade.checks import Finding
-from common.grade.examine import Grade
+from common.grade.submission import CheckResult, Grade
 from common.reports.figures.plots import points
 from common.reports.markdown import aligned, percent
 
@@ -29,46 +28,46 @@ def text(grades: list[Grade], notes: list[str]) -> str:
     header += ["95 % interval", "verdict"]
     lines = [aligned(header, [_row(grade) for grade in grades]), ""]
     for grade in grades:
-        lines.append(grade.submission.level)
-        for f in grade.findings:
-            mark = {True: "ok  ", False: "FAIL", None: "--  "}[f.passed]
-            lines.append(f"  {mark} {f.check}: {_words(f)}")
+        lines.append(grade.level)
+        for check, r in grade.results.items():
+            mark = {True: "ok  ", False: "FAIL", None: "--  "}[r.passed]
+            lines.append(f"  {mark} {check}: {_words(r)}")
     return "\n".join([*lines, "", *notes, UNPROVEN.rstrip(), summary(grades)]) + "\n"
 
 
-def _words(finding: Finding) -> str:
-    expected = f"expected {finding.expected}; " if finding.expected else ""
-    return printable(f"{expected}seen {finding.seen}" if expected else finding.seen)
+def _words(result: CheckResult) -> str:
+    expected = f"expected {result.expected}; " if result.expected else ""
+    return printable(f"{expected}seen {result.seen}" if expected else result.seen)
 
 
 def _row(grade: Grade) -> list[str]:
-    row = [grade.submission.level, "pass" if grade.passed else "FAIL"]
+    row = [grade.level, "pass" if grade.passed else "FAIL"]
     if not grade.test:
         return [*row, *[""] * 6]
     low, high = grade.test["interval"]
     row += [f"{100 * grade.test['accuracy']:.2f} %", f"{100 * low:.1f} to {percent(high)}"]
     row.append("none applies" if grade.bar is None else f"{grade.bar:g} %")
-    if not grade.below:
+    if not grade.gain:
         return [*row, "", "", ""]
-    low, high = grade.below["interval"]
+    low, high = grade.gain["interval"]
     ends = f"{points(low)} to {points(high)}"
-    return [*row, points(grade.below["gain"]), ends, grade.below["verdict"]]
+    return [*row, points(grade.gain["gain"]), ends, grade.gain["verdict"]]
 
 
 def as_json(grades: list[Grade], notes: list[str]) -> str:
     """Everything, with unrounded figures."""
     levels = [
         {
-            "level": grade.submission.level,
-            "report": printable(str(grade.submission.report or "")) or None,
+            "level": grade.level,
+            "report": printable(str(grade.report or "")) or None,
             "passed": grade.passed,
             "test": grade.test,
             "benchmark": grade.bar,
-            "below": grade.below,
+            "below": grade.gain,
             "checks": [
-                {"check": f.check, "outcome": f.outcome}
-                | {"expected": printable(f.expected), "seen": printable(f.seen)}
-                for f in grade.findings
+                {"check": check, "outcome": r.outcome}
+                | {"expected": printable(r.expected), "seen": printable(r.seen)}
+                for check, r in grade.results.items()
             ],
         }
         for grade in grades
@@ -82,21 +81,16 @@ def junit(grades: list[Grade], notes: list[str]) -> str:
     """A suite a level, a case a check."""
     root = ElementTree.Element("testsuites", name="grade")
     for grade in grades:
-        outcomes = [f.outcome for f in grade.findings]
+        outcomes = [r.outcome for r in grade.results.values()]
         counts = {"tests": len(outcomes), "failures": outcomes.count("failed")}
         counts |= {"errors": 0, "skipped": outcomes.count("not run")}
         attributes = {key: str(value) for key, value in counts.items()}
-        suite = ElementTree.SubElement(root, "testsuite", name=grade.submission.level, **attributes)
-        for f in grade.findings:
-            case = ElementTree.SubElement(
-                suite, "testcase", classname=grade.submission.level, name=f.check
-            )
-            words = _words(f)
-            if f.passed:
-                ElementTree.SubElement(case, "system-out").text = words
-            else:
-                kind = "failure" if f.passed is False else "skipped"
-                ElementTree.SubElement(case, kind, message=words).text = words
+        suite = ElementTree.SubElement(root, "testsuite", name=grade.level, **attributes)
+        for check, r in grade.results.items():
+            case = ElementTree.SubElement(suite, "testcase", classname=grade.level, name=check)
+            kind = {True: "system-out", False: "failure", None: "skipped"}[r.passed]
+            words = _words(r)
+            ElementTree.SubElement(case, kind, {} if r.passed else {"message": words}).text = words
     ElementTree.indent(root)
     return ElementTree.tostring(root, "unicode", xml_declaration=True) + "\n"
 
@@ -113,14 +107,14 @@ def gradescope(grades: list[Grade], notes: list[str]) -> str:
     """
     tests = [
         {
-            "name": f"{grade.submission.level}: {f.check}",
-            "score": 1.0 if f.passed else 0.0,
+            "name": f"{grade.level}: {check}",
+            "score": 1.0 if r.passed else 0.0,
             "max_score": 1.0,
-            "status": "passed" if f.passed else "failed",
-            "output": textwrap.shorten(_words(f), 2000),
+            "status": "passed" if r.passed else "failed",
+            "output": textwrap.shorten(_words(r), 2000),
         }
         for grade in grades
-        for f in grade.findings
+        for check, r in grade.results.items()
     ]
     output = "\n".join([summary(grades), *notes, UNPROVEN])
     return json.dumps({"output": output, "tests": tests}, indent=2, ensure_ascii=False) + "\n"

@@ -1,9 +1,7 @@
 """Runs a submission's code, always as a process of its own, and takes back figures alone."""
 
-import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,14 +11,15 @@ import numpy as np
 import torch
 
 from common.config import LevelConfig
-from common.data import ImageSet
-from common.evaluation import Predictions
+from common.data import ImageSet, Splits
+from common.evaluation import Predictions, tta_of
 from common.utils import paths
 from common.utils.errors import UserError
+from common.utils.processes import started
 
 
 def test_logits(
-    level: Path, config: LevelConfig, checkpoint: Path, test: ImageSet, tta: str, timeout: float
+    level: Path, config: LevelConfig, checkpoint: Path, data: Splits, timeout: float
 ) -> tuple[Predictions, Predictions]:
     """A checkpoint's test predictions, with test-time augmentation and by a single pass.
 
@@ -29,60 +28,37 @@ def test_logits(
     Raises:
         UserError: it crashed, took too long, or gave something else than logits.
     """
+    test = data.test
     with tempfile.TemporaryDirectory(prefix="grade-") as folder:
         folder = Path(folder)
-        pictures, output = folder / "pictures.npy", folder / "logits.npy"
-        _save_pictures(test, pictures)
+        _save_pictures(test, folder / "pictures.npy")
         request = {
             "level": str(level),
             "settings": config.settings(),
-            "paths": (config.data.root, config.network.weights),
             "checkpoint": str(checkpoint),
-            "pictures": str(pictures),
             "classes": len(test.classes),
-            "tta": tta,
-            "output": str(output),
+            "tta": tta_of(config, data),
         }
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        worker = ["-P", "-B", "-m", "common.grade.worker", str(folder / "request.json")]
         path = os.pathsep.join([str(paths.PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        worker = ["-P", "-B", "-m", "common.grade.worker", str(folder)]
         run(worker, folder, timeout, PYTHONPATH=path)
-        logits = _read_logits(output, (len(test), len(test.classes)))
+        logits = _read_logits(folder / "logits.npy", (len(test), len(test.classes)))
     mean = torch.stack(list(logits)).mean(0)
     return Predictions(mean, test.labels), Predictions(logits[0], test.labels)
 
 
 def run(arguments: list[str], folder: Path, timeout: float, **environment: str) -> None:
-    """Run Python in a process group of its own, which is gone afterwards, whatever it did.
+    """Run Python there, with nothing left of it afterwards, whatever it did.
 
     Raises:
         UserError: it took longer than `timeout` seconds, or ended badly; its last words.
     """
-    errors = folder / "errors.txt"
-    with errors.open("wb") as stderr:  # a file: nobody waits for a pipe that a child keeps open
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=folder,
-            env=os.environ | environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-            start_new_session=True,
-        )
-        try:
-            status = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise UserError(f"it took more than {timeout:g} s (--timeout allows more)") from None
-        finally:
-            with contextlib.suppress(OSError):  # none left
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    if status:
-        with errors.open("rb") as file:
-            file.seek(max(0, errors.stat().st_size - 4096))
-            lines = file.read().decode("utf-8", "replace").split("\n")
-        words = next((line.strip() for line in reversed(lines) if line.strip()), "no word")
-        raise UserError(f"it ended with status {status}: {words[:300]}")
+    try:
+        with started([sys.executable, *arguments], folder, os.environ | environment) as process:
+            process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        raise UserError(f"it took more than {timeout:g} s (--timeout allows more)") from None
 
 
 def _save_pictures(test: ImageSet, file: Path) -> None:

@@ -1,35 +1,123 @@
-"""What a directory hands in: its levels, their reports and checkpoints, read and never trusted.
+"""What a directory hands in, and what is found out about it.
 
-Nothing here runs code that was handed in, and nothing is unpickled.
+Its levels' reports and checkpoints are read and never trusted: nothing here runs code that was
+handed in, and nothing is unpickled.
 """
 
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
-from common.levels import find_levels
+from common import levels
+from common.config import Benchmark, LevelConfig, load_config
+from common.data import Splits
+from common.evaluation import Predictions
+from common.models import Weights
 from common.reports.readers import read_arrays, read_history, read_metrics
+from common.runtime import Runtime
 from common.training.checkpoint import read_checkpoint
+from common.utils import paths
 from common.utils.errors import UserError
 from common.utils.paths import slug
 
 
 @dataclass
 class Submission:
-    """One level of a submission; what could not be read is None, and `problems` says why."""
+    """One level of a submission; what could not be read is None, and `problems` says why.
+
+    Attributes:
+        benchmarks: of this checkout's own config, or of the submission's for a level of its own
+        problems: of "report" and "checkpoint", those that are not whole -> why
+    """
 
     project: Path
     level: str
-    report: Path | None
+    report: Path | None = None
     checkpoint_path: Path | None = None
     metrics: dict | None = None
     history: list[dict] | None = None
-    predictions: dict[str, np.ndarray] | None = None
+    arrays: dict[str, np.ndarray] | None = None
     checkpoint: dict[str, Any] | None = None
+    benchmarks: list[Benchmark] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
+
+
+class CheckResult(NamedTuple):
+    """One check's outcome; `passed` is None where it could not be run."""
+
+    passed: bool | None
+    expected: str
+    seen: str
+
+    @property
+    def outcome(self) -> str:
+        return {True: "passed", False: "failed", None: "not run"}[self.passed]
+
+
+@dataclass
+class Grader:
+    """What all levels are graded with: the command line's options, and what was read so far.
+
+    Attributes:
+        submissions: all of them.
+        copy: of the project, where runs are repeated.
+        data: the pictures, by what the config says of them.
+    """
+
+    data_root: str | None = None
+    weights: str | None = None
+    timeout: float = 3600
+    retrain: bool = False
+    submissions: list[Submission] = field(default_factory=list)
+    copy: Path | None = None
+    data: dict[str, Splits] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class Grade(Submission):
+    """A level's submission, what is recomputed from it, and what each check says.
+
+    Attributes:
+        below: the next lower level's grade.
+        config: the run's, for this machine.
+        start: tensors that the run may have started from, by their names in its network.
+        predictions, single: of test, by the checkpoint's network, with and without augmentation.
+        test: correct, total, accuracy and loss of `predictions`, with the accuracy's `interval`.
+        same: whether the run's own predictions are due to the bit, by machine and versions.
+        bar: the benchmark that applies, in percent.
+        gain: what `statistics.compare` gives against the level below, with its name as `level`.
+    """
+
+    grader: Grader = field(default_factory=Grader)
+    below: "Grade | None" = None
+    results: dict[str, CheckResult] = field(default_factory=dict)
+    config: LevelConfig | None = None
+    runtime: Runtime | None = None
+    data: Splits | None = None
+    weights: Weights | None = None
+    start: list[dict[str, Tensor]] | None = None
+    predictions: Predictions | None = None
+    single: Predictions | None = None
+    test: dict | None = None
+    same: bool = False
+    bar: float | None = None
+    gain: dict | None = None
+
+    @property
+    def passed(self) -> bool:
+        return all(result.passed for result in self.results.values())
+
+
+def gather(project: Path, reports: Path | None) -> list[Submission]:
+    """Every level that the project or this checkout has: its own config's report, lowest seed."""
+    found = [*levels.find_levels(project), *levels.find_levels()]
+    names = {level.name for level in found}
+    ordered = sorted(names, key=lambda name: (levels.number(name), name))
+    return [_read(project, reports, name) for name in ordered]
 
 
 def report_folders(project: Path) -> list[Path]:
@@ -40,35 +128,57 @@ def report_folders(project: Path) -> list[Path]:
     places = [*project.glob("runs/*/reports"), project / "reports", *project.glob("reports/*")]
 
     def worth(folder: Path) -> tuple[int, float]:
-        reports = _reports(folder)
-        there = [_checkpoint_place(project, report) for report in reports]
-        changed = max(report.stat().st_mtime for report in reports)
-        return sum(place is not None and place.is_file() for place in there), changed
+        found = reports_in(folder)
+        changed = max(report.stat().st_mtime for report in found)
+        return sum(_has_checkpoint(project, report) for report in found), changed
 
-    return sorted((folder for folder in places if _reports(folder)), key=worth, reverse=True)
-
-
-def gather(project: Path, reports: Path | None, names: list[str]) -> list[Submission]:
-    """The submission for each of the named levels: its own config's report of the lowest seed."""
-    return [_gather_level(project, reports, name) for name in names]
+    return sorted((folder for folder in places if reports_in(folder)), key=worth, reverse=True)
 
 
-def level_names(*projects: Path) -> list[str]:
-    """The levels that any of the projects has, lowest first."""
-    names = {level.name for project in projects for level in find_levels(project)}
-    return sorted(names, key=lambda name: (int(re.match(r"level(\d+)", name)[1]), name))
-
-
-def others(reports: Path, graded: list[Submission]) -> list[str]:
-    """Names of the reports in the folder that are not graded."""
-    own = {submission.report for submission in graded}
-    return [report.name for report in _reports(reports) if report not in own]
-
-
-def _reports(folder: Path) -> list[Path]:
-    """Folders that are, or should be, reports of levels."""
+def reports_in(folder: Path) -> list[Path]:
+    """Folders in it that are, or should be, reports of levels."""
     files = [*folder.glob("level*/metrics.json"), *folder.glob("level*/predictions.npz")]
-    return sorted({file.parent for file in files if re.match(r"level\d+_\w", file.parent.name)})
+    return sorted({f.parent for f in files if levels.number(_level_of(f.parent)) is not None})
+
+
+def checkpoints_of(level: str, project: Path) -> list[Path]:
+    """The best checkpoints of a level's runs, on any data and of any config."""
+    return [file for file in project.glob("runs/*/*/best.pt") if _level_of(file.parent) == level]
+
+
+def _level_of(run: Path) -> str:
+    return run.name.split("-")[0]
+
+
+def _read(project: Path, reports: Path | None, level: str) -> Submission:
+    own = [r for r in reports_in(reports) if _level_of(r) == level] if reports else []
+    report = min(own, key=_preference, default=None)
+    submission = Submission(project, level, report)
+    problems = submission.problems
+    if not (project / level / "run.py").is_file():
+        problems["report"] = f"no {level}/run.py in {project}"
+    elif report is None:
+        problems["report"] = f"no report of {level} in {reports or project}"
+    else:
+        readers = {"metrics": read_metrics, "history": read_history, "arrays": read_arrays}
+        for name, read in readers.items():
+            try:
+                setattr(submission, name, read(report))
+            except UserError as error:
+                problems.setdefault("report", str(error))
+    if submission.metrics is not None:
+        submission.checkpoint_path = _checkpoint_place(project, report, submission.metrics)
+        try:
+            submission.checkpoint = read_checkpoint(submission.checkpoint_path)
+        except UserError as error:
+            problems["checkpoint"] = str(error)
+    ours = paths.PROJECT / level / "config.yaml"
+    try:
+        config = load_config(ours if ours.is_file() else project / level / "config.yaml")
+        submission.benchmarks = config.benchmarks
+    except UserError as error:
+        problems.setdefault("report", str(error))
+    return submission
 
 
 def _preference(report: Path) -> tuple[bool, int, str]:
@@ -78,42 +188,12 @@ def _preference(report: Path) -> tuple[bool, int, str]:
     return "-" in stem, int(seed[1]) if seed else 0, report.name
 
 
-def _gather_level(project: Path, reports: Path | None, level: str) -> Submission:
-    own = [r for r in _reports(reports) if r.name.split("-")[0] == level] if reports else []
-    report = min(own, key=_preference, default=None)
-    submission = Submission(project, level, report)
-    if not (project / level / "run.py").is_file():
-        submission.problems["report"] = f"no {level}/run.py in {project}"
-    elif report is None:
-        submission.problems["report"] = f"no report of {level} in {reports or project}"
-    else:
-        _read_report(submission)
-        _read_checkpoint(submission)
-    return submission
-
-
-def _read_report(submission: Submission) -> None:
-    readers = {"metrics": read_metrics, "history": read_history, "predictions": read_arrays}
-    for name, read in readers.items():
-        try:
-            setattr(submission, name, read(submission.report))
-        except UserError as error:
-            submission.problems.setdefault("report", str(error))
-
-
-def _read_checkpoint(submission: Submission) -> None:
-    if submission.metrics is None:
-        return
-    place = submission.checkpoint_path = _checkpoint_place(submission.project, submission.report)
+def _has_checkpoint(project: Path, report: Path) -> bool:
     try:
-        submission.checkpoint = read_checkpoint(place)
-    except UserError as error:
-        submission.problems["checkpoint"] = str(error)
-
-
-def _checkpoint_place(project: Path, report: Path) -> Path | None:
-    try:
-        title = read_metrics(report)["data"]["title"]
+        return _checkpoint_place(project, report, read_metrics(report)).is_file()
     except UserError:
-        return None
-    return project / "runs" / slug(title) / report.name / "best.pt"
+        return False
+
+
+def _checkpoint_place(project: Path, report: Path, metrics: dict) -> Path:
+    return project / "runs" / slug(metrics["data"]["title"]) / report.name / "best.pt"

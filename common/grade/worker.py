@@ -1,7 +1,8 @@
-"""The process in which a submission's `build_network` runs, for `common.replay`.
+"""The process in which a submission's `build_network` runs, for sandbox.py.
 
 It is given the test pictures without their labels and gives back logits. Run as
-`python -P -m common.grade.worker REQUEST` with the grader's checkout on PYTHONPATH.
+`python -P -m common.grade.worker FOLDER` with the grader's checkout on PYTHONPATH; request.json and
+pictures.npy are there, and logits.npy comes to it.
 """
 
 import json
@@ -18,24 +19,25 @@ from common.models import FeatureBatches, StagedNetwork, Trunk
 from common.models.weights import describe_weights
 from common.reports.readers import read_settings
 from common.runtime import start_runtime
-from common.training import checkpoint
-from common.training.checkpoint import read_checkpoint
+from common.training.checkpoint import load_network, read_checkpoint
 from common.utils import paths
 from common.utils.errors import UserError
 
 
 def main() -> None:
     """Read the request, build the level's network, and write its logits, float32 (V, N, C)."""
-    request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    level, classes = Path(request["level"]), request["classes"]
-    config = read_settings(request["settings"], level.parent, *request["paths"])
+    folder = Path(sys.argv[1])
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    level, place = Path(request["level"]), Path(request["checkpoint"])
+    classes = request["classes"]
+    config = read_settings(request["settings"], level.parent, None, None)
     machine = start_runtime(config.train, config.fast)
     weights = describe_weights(config.network)  # ours: pixels are no matter of theirs
-    content = read_checkpoint(Path(request["checkpoint"]))
-    pictures = torch.from_numpy(np.load(request["pictures"], mmap_mode="c", allow_pickle=False))
+    content = read_checkpoint(place)
+    pictures = np.load(folder / "pictures.npy", mmap_mode="c", allow_pickle=False)
     count, names = len(pictures), tuple(map(str, range(classes)))
-    test = ImageSet(pictures, torch.arange(count), torch.zeros(count, dtype=torch.int64), names)
-    output = request["output"]
+    labels = torch.zeros(count, dtype=torch.int64)
+    test = ImageSet(torch.from_numpy(pictures), torch.arange(count), labels, names)
 
     # `common` stays this checkout's, for it is imported; all else comes from the submission
     own = str(paths.PROJECT)
@@ -46,7 +48,7 @@ def main() -> None:
     if not isinstance(network, StagedNetwork):
         raise UserError(f"build_network gives {type(network).__name__}, not a StagedNetwork")
     network.to(machine.device, memory_format=torch.channels_last)
-    checkpoint.load_network(network, content, Path(request["checkpoint"]))
+    load_network(network, content, place)
 
     trunk = Trunk(network, machine)
     passes = []
@@ -54,16 +56,13 @@ def main() -> None:
         batches = Batches(test, weights, config.train.batch_size, machine, view)
         stream = FeatureBatches(batches, trunk, repeats=False)
         passes.append(predict(network, stream).logits.numpy())
-    np.save(output, np.stack(passes))
+    np.save(folder / "logits.npy", np.stack(passes))
 
 
 if __name__ == "__main__":
     try:
         main()
     except Exception as error:  # whatever a submission raises: one line for the grader
-        text = " ".join(str(error).split())
-        print(
-            text if isinstance(error, UserError) else f"{type(error).__name__}: {text}",
-            file=sys.stderr,
-        )
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        print(kind + " ".join(str(error).split()), file=sys.stderr)
         sys.exit(1)

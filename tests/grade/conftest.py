@@ -11,6 +11,7 @@ import torch
 
 from common import cli
 from common.grade import __main__, sandbox
+from common.training.checkpoint import read_checkpoint
 from helpers.handed_in import MINE, TOTAL
 from helpers.makers import make_picture_folder
 from helpers.projects import NAMES, copy_project, python
@@ -36,7 +37,7 @@ def handed_in(tmp_path_factory, pictures):
     python("-m", "common.course", *TINY, f"--data.root={pictures}", cwd=project)
     for last in project.glob("runs/*/*/last.pt"):
         last.unlink()
-    for file in (project / "common").glob("*.py"):  # the grader has its own
+    for file in (project / "common").rglob("*.py"):  # the grader has its own
         file.write_text("raise SystemExit('not the grader')\n", encoding="utf-8")
     return project
 
@@ -52,13 +53,13 @@ def remembered(known, monkeypatch):
     """Each network runs once, whatever is done to reports."""
     run = sandbox.test_logits
 
-    def test_logits(level, config, checkpoint, test, tta, timeout):
+    def test_logits(level, config, checkpoint, data, timeout):
         code = (level / "run.py").read_text(encoding="utf-8")
-        tensors = checkpoint.read_checkpoint(checkpoint)["network"]
+        tensors = read_checkpoint(checkpoint)["network"]
         state = repr([(name, value.double().sum().item()) for name, value in tensors.items()])
         key = level.name, code, state, repr(config.network), repr(config.test)
         if key not in known:
-            known[key] = run(level, config, checkpoint, test, tta, timeout)
+            known[key] = run(level, config, checkpoint, data, timeout)
         return known[key]
 
     monkeypatch.setattr(sandbox, "test_logits", test_logits)

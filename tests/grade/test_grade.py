@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -11,7 +12,8 @@ import torchvision
 from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
-from common.grade import __main__
+from common.grade import examine
+from common.grade.checks import CHECKS
 from helpers.handed_in import MINE, TOTAL, best, change_metrics, write
 from helpers.projects import NAMES, PROJECT
 
@@ -106,7 +108,7 @@ def test_formats_parse(copy, run, tmp_path):
     assert all(test.keys() == keys for test in results["tests"])
     assert all((t["status"] == "passed") == (t["score"] == 1) for t in results["tests"])
     failed = [t["name"] for t in results["tests"] if t["status"] == "failed"]
-    assert len(results["tests"]) == 5 * len(__main__.CHECKS)
+    assert len(results["tests"]) == 5 * len(CHECKS)
     assert all(name.startswith(MINE) for name in failed) and f"{MINE}: checkpoint" in failed
 
     code, out, _ = run(copy, "--format", "junit")
@@ -196,6 +198,17 @@ def test_data_root_says_where_the_pictures_are(copy, pictures, run, failures):
     assert all(
         "in the report" in f["data"] for f in failures(copy, "--data-root", elsewhere).values()
     )
+
+
+def test_paths_are_where_the_command_was_typed(copy, run, monkeypatch):
+    """Networks and repeated runs are processes with other working folders."""
+    found = []
+    monkeypatch.setattr(examine, "score_level", lambda _, grader: found.append(grader) or ({}, []))
+    monkeypatch.chdir(copy.parent)
+    run(copy / MINE, "--weights", "w.pth", "--data-root", "~/pets", "--format", "json")
+    run(copy / MINE, "--format", "json")
+    places = [(grader.weights, grader.data_root) for grader in found]
+    assert places == [(str(copy.parent / "w.pth"), str(Path.home() / "pets")), (None, None)]
 
 
 @pytest.mark.slow

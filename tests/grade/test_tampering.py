@@ -3,6 +3,7 @@
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from common.config import DataConfig
 from common.data import load_splits
 from common.grade import sandbox
 from common.reports import readers
+from common.training.checkpoint import read_checkpoint
 from common.utils.errors import UserError
 from helpers.handed_in import MINE, TOTAL, best, change_metrics, write
 from helpers.projects import NAMES
@@ -141,9 +143,10 @@ HOSTILE = {
 
 def test_hostile_network_is_named(copy):
     checkpoint = best(copy, NAMES[0])
-    settings = checkpoint.read_checkpoint(checkpoint)["settings"]
+    settings = read_checkpoint(checkpoint)["settings"]
     config = readers.read_settings(settings, copy, None, None)
-    few = load_splits(config.data, 32).test.subset(torch.arange(4))
+    data = load_splits(config.data, 32)
+    few = replace(data, test=data.test.subset(torch.arange(4)))
     text = (copy / NAMES[0] / "run.py").read_text(encoding="utf-8")
     head = next(line for line in text.splitlines() if line.startswith("def build_network"))
 
@@ -154,7 +157,7 @@ def test_hostile_network_is_named(copy):
         (level / "run.py").write_text(script, encoding="utf-8")
         timeout = 5 if "sleep" in code else 100
         try:
-            NETWORKS(level, config, checkpoint, few, "none", timeout)
+            NETWORKS(level, config, checkpoint, few, timeout)
         except UserError as error:
             return str(error)
 

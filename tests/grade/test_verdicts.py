@@ -1,19 +1,25 @@
-"""The grader's verdicts on made-up submission: duplicates, other machines, gains and losses."""
+"""The grader's verdicts on made-up submissions: duplicates, other machines, gains and losses."""
 
+import os
+import shutil
 import types
+from pathlib import Path
 
 import torch
 
+from common.config import LevelConfig, TrainConfig
 from common.data import ImageSet
 from common.data.duplicates import exact_copies, near_copies
 from common.evaluation import Predictions
-from common.grade import submission
-from common.grade.checks import check_predictions, same_machine
-from common.grade.examine import Grade
-from common.grade.gains import compare_with_below
+from common.grade.checks import check_gain, check_predictions, same_machine, start_as_then
+from common.grade.submission import Grade
 from common.runtime import provenance
 from helpers.networks import CPU
 from helpers.projects import NAMES
+
+
+def made_up(level, **recomputed):
+    return Grade(project=Path(), level=level, **recomputed)
 
 
 def image_set(pixels):
@@ -48,8 +54,9 @@ def test_another_machine_may_differ_a_little():
         saved = {"labels": test.labels.numpy(), "logits": logits.clone().numpy()}
         saved["logits"][:changed] = -saved["logits"][:changed]
         saved["predictions"] = saved["logits"].argmax(1)
-        finding = check_predictions(saved, test, test, same)
-        assert finding.passed == passed and f"{changed} of 1000 differ" in finding.seen
+        grade = made_up(NAMES[0], arrays=saved, predictions=test, single=test, same=same)
+        result = check_predictions(grade)
+        assert result.passed == passed and f"{changed} of 1000 differ" in result.seen
 
 
 def test_other_arithmetic_is_another_machine():
@@ -60,17 +67,36 @@ def test_other_arithmetic_is_another_machine():
         assert not same_machine(other, CPU), "a report from before it was written down"
 
 
-def test_a_loss_fails_and_not_shown_is_no_gain(tmp_path):
+def test_a_loss_fails_and_not_shown_is_no_gain():
     labels = torch.zeros(200, dtype=torch.int64)
-    found = []
+    gains, below = [], None
     for level, count in zip(NAMES, [100, 50, 48, 90], strict=True):
         logits = torch.zeros(200, 2)
         logits[:, 0], logits[:count, 1] = 1, 2
         data = types.SimpleNamespace(fingerprint="f", split="s")
-        own = submission.Submission(tmp_path, level, tmp_path, metrics={"below": None})
-        found.append(Grade(own, data=data, predictions=Predictions(logits, labels)))
-    compare_with_below(found)
-    gains = [{f.check: f for f in grade.findings}["gain"] for grade in found]
+        own = Predictions(logits, labels)
+        below = made_up(level, metrics={"below": None}, data=data, predictions=own, below=below)
+        gains.append(check_gain(below))
     assert [gain.passed for gain in gains] == [True, True, True, False]
     words = [gain.seen.split(":")[0] for gain in gains[1:]]
     assert words == ["gain", "not shown", "loss"]
+
+
+def test_threads_are_the_runs_own_where_the_machine_has_them(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    before, found = torch.get_num_threads(), []
+    for claimed, asked in ((1, None), (3, None), (64, 64), ("all", 2)):  # level after level
+        config = LevelConfig(train=TrainConfig(device="cpu", threads=asked))
+        start_as_then(config, {"machine": {"threads": claimed}})
+        found.append((config.train.threads, torch.get_num_threads()))
+    torch.set_num_threads(before)
+    assert found == [(1, 1), (3, 3), (None, 3), (None, 3)]
+
+
+def test_a_device_and_a_compiler_that_are_not_here_are_done_without(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    config = LevelConfig(train=TrainConfig(device="cuda:77", precision="float16", compile=True))
+    if not torch.cuda.is_available():
+        assert start_as_then(config, {"machine": {}}).device.type in ("cpu", "mps")
+    config = LevelConfig(train=TrainConfig(device="cpu", compile=True))
+    assert not start_as_then(config, {"machine": {}}).compile

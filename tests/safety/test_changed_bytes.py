@@ -20,7 +20,7 @@ from common.config import LevelConfig, NetworkConfig
 from common.data import image_folder
 from common.data.cifar import read_archive
 from common.data.image_folder import read_folder
-from common.grade.checks import check_weights
+from common.grade.checks import same_weights
 from common.models import Weights
 from common.models import weights as starting_weights
 from common.models.weights import BUNDLED, describe_weights, load_weights
@@ -203,7 +203,7 @@ def test_weights(tmp_path, kind):
     stated(sha256).save([{"epoch": 1, "val_accuracy": 0.25}], tmp_path)
     content = checkpoint.load(last)
     submission = SimpleNamespace(metrics={"weights": {"sha256": sha256}}, checkpoint=content)
-    assert check_weights(submission, Weights(name="mine", sha256=sha256, image_size=8)).passed
+    assert same_weights(submission, Weights(name="mine", sha256=sha256, image_size=8)).passed
     for _ in changes(file):
         try:
             assert outcome(lambda: read()[1], expected)
@@ -212,7 +212,7 @@ def test_weights(tmp_path, kind):
             other.append(now)
             with pytest.raises(UserError, match="made with other weights"):
                 stated(now).resume(last)
-            assert not check_weights(
+            assert not same_weights(
                 submission, Weights(name="mine", sha256=now, image_size=8)
             ).passed
     assert (len(other) == 0) == (kind == "zip"), "only zip's checksums tell at first sight"
