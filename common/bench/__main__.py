@@ -3,6 +3,7 @@
     python -m common.bench --quick                 # 2,000 pictures, some minutes
     python -m common.bench                         # half an hour on two cores
                                                    # (on a GPU: all of the data at 224 px)
+    python -m common.bench --startup               # what --help takes, and a run beside its work
     python -m common.bench --network.weights tiny-imagenet --network.image_size 64 ...
 
 Further options are those of a level's run.py, and go to every level. Each run is a process of its
@@ -18,13 +19,21 @@ def main() -> None:
     """Run the benchmark that the command line asks for."""
     parser = cli.Parser("bench", __doc__, "[options] [options of a level]")
     parser.add_argument("--quick", action="store_true", help="2,000 pictures, one size")
+    parser.add_argument(
+        "--startup", action="store_true", help="time what a command takes beside its work, alone"
+    )
     named, own, options = parser.parse_before_levels()
     if named:
         raise UserError(f"command line: the benchmark takes options, not '{named[0]}'")
 
-    from common.bench import suite
+    if own.startup:
+        from common.bench import startup
 
-    suite.measure(options, own.quick)
+        print(startup.measure(options))
+    else:
+        from common.bench import suite
+
+        suite.measure(options, own.quick)
 
 
 if __name__ == "__main__":
