@@ -1,47 +1,11 @@
 """The benchmark's page: bench.json as Markdown."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from common.reports.markdown import duration, listing, percent, templates
 
-PAGE = """\
-# How fast, on {{ r.data }}
-
-![Ours and the plain pipeline: seconds a level; and how ours grows]({{ picture }})
-
-{% for part in parts %}
-## {{ part.title }}
-
-{{ table(part.header, part.rows) }}
-
-{% endfor %}
-## How to read it
-
-- The plain pipeline is `common/plain.py`: a DataLoader with one persistent worker a core,
-  torchvision's transforms picture by picture, frozen parameters without gradients,
-  `inference_mode` on val, the whole network in every forward pass, {{ plain_type }}, contiguous
-  layout. Ours is the level as it runs.
-- Both have the same pictures, starting weights, epochs and batch size, and one process each, one
-  after the other. Seconds are from the first batch to the test figure: training, val after each
-  epoch, the best checkpoint written, test once. Reading the pictures is in neither. Of the
-  training pictures a fifth is val; as many again are test. The draws differ, and so the networks.
-- What brings it: each way added to those before it, how many times faster that makes the level, on
-  {{ few }} pictures. Their product is the ratio there; on more pictures it is larger, as what every
-  run does once weighs less.
-- Memory is the peak of the process tree's summed PSS, looked at once a second. "Pictures" are
-  the decoded ones, "kept" is the frozen stages' output that was computed once.
-- The peak is the best {{ r.machine.precision }} product of square matrices, 1024 to 4096. The trunk
-  is the whole backbone without gradients at 224 px; the step trains its last stage and a
-  classifier at 64 px, the optimiser included. Counted are the multiplications and additions of
-  convolutions and linear layers as PyTorch's `FlopCounterMode` counts them, padding included.
-
-## How to run it again
-
-{{ code(r.command) }}
-
-Commit {{ r.commit or "unknown" }}; machine: {{ listing(r.machine) }}; versions:
-{{ listing(r.versions) }}; weights: {{ r.weights }}.
-"""
+PAGE = Path(__file__).with_name("page.md")
 
 Row = Callable[[dict], object]
 
@@ -66,7 +30,7 @@ def page(report: dict, picture: str = "bench.png") -> str:
         "plain_type": "autocast to float16" if report["machine"]["gpu"] else "float32",
         "listing": listing,
     }
-    return templates.from_string(PAGE).render(values)
+    return templates.from_string(PAGE.read_text(encoding="utf-8")).render(values)
 
 
 def _part(title: str, columns: dict[str, Row], rows: Sequence[dict]) -> dict:
