@@ -1,9 +1,17 @@
 """Named things of a config with their parameters: looked up, and checked at the door."""
 
-from typing import Any
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, Literal
 
+from common.config.ranges import Range
 from common.config.schema import Step
-from common.utils.errors import UserError
+from common.config.yaml_files import shown
+from common.utils.errors import UserError, nearest
+
+TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
 def named_step(step: Step) -> tuple[str, dict[str, Any]]:
@@ -20,47 +28,84 @@ def named_step(step: Step) -> tuple[str, dict[str, Any]]:
     return name, dict(parameters or {})
 
 
-WIDEST = 4096  # channels, or what else a network's option counts
+class Registry(dict[str, Callable[..., Any]]):
+    """Functions and classes that a config names, with their parameters.
 
+    A parameter with a default is the config's to set, one without is the caller's. Its annotation
+    says what it takes: bool, int, float, str, a Literal, or list[float] for [low, high]; the
+    numbers may be kept within a range, as in `Annotated[float, within(0, 1)]`.
 
-def check_range(what: str, value: object, low: float, high: float) -> None:
-    """Refuse a step's parameter that is no [low, high] of numbers within these.
-
-    Raises:
-        UserError: it names the step and the parameter.
+    Args:
+        option: where the names stand in a config.
+        entries: by name.
+        common: what each of them takes besides: parameter -> annotation and default.
     """
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        raise UserError(f"augment: {what} must be [low, high], not {value}")
-    for number in value:
-        check_number(what, number, low, high)
-    if value[0] > value[1]:
-        raise UserError(f"augment: {what} must be [low, high], not {value}")
+
+    def __init__(
+        self,
+        option: str,
+        entries: dict[str, Callable[..., Any]],
+        common: dict[str, tuple[Any, Any]] | None = None,
+    ):
+        super().__init__(entries)
+        self.option, self.common = option, common or {}
+
+    def find(self, step: Step) -> tuple[str, dict[str, Any]]:
+        """Name and parameters of a step, defaults among them.
+
+        Raises:
+            UserError: an unknown name or parameter, or a value that the parameter does not take.
+        """
+        name, given = named_step(step)
+        if name not in self:
+            raise UserError(f"{self.option}: unknown '{name}'{nearest(name, self)}")
+        found = inspect.signature(self[name], eval_str=True).parameters.values()
+        known = {p.name: (p.annotation, p.default) for p in found if p.default is not p.empty}
+        known |= self.common
+        for key, value in given.items():
+            if key not in known:
+                hint = nearest(key, known) if known else "; it has none"
+                raise UserError(f"{self.option}: {name} has no option '{key}'{hint}")
+            kind, default = known[key]
+            words = _demand(value, kind)
+            if words and not value is default is None:
+                text = f"{name}: {key} must be {words}, not {shown(value)}"
+                raise UserError(f"{self.option}: {text}")
+        return name, {key: default for key, (_, default) in known.items()} | given
+
+    def build(self, step: Step, **context: Any) -> Any:
+        """Call what a step names with its parameters, and with what it asks for of the context.
+
+        Raises:
+            UserError: as `find`.
+        """
+        name, parameters = self.find(step)
+        known = inspect.signature(self[name]).parameters
+        return self[name](**parameters, **{k: v for k, v in context.items() if k in known})
 
 
-def check_number(what: str, value: object, low: float, high: float, kind: type = float) -> None:
-    """Refuse a step's parameter that is no number from low to high, or not whole where kind is int.
+def _demand(value: object, annotation: Any) -> str | None:
+    """What a value must be by its parameter's annotation; None if it is."""
+    rules = getattr(annotation, "__metadata__", ())
+    kind = annotation.__origin__ if rules else annotation
+    if isinstance(kind, types.UnionType):  # with None, for a default that is no number
+        kind = typing.get_args(kind)[0]
+    within = "".join(f" {rule.words}" for rule in rules)
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        words = f"one of {', '.join(map(str, choices))}"
+        fine = value in choices and not isinstance(value, bool)
+    elif typing.get_origin(kind) is list:
+        words = f"[low, high], numbers{within}"
+        pair = isinstance(value, list | tuple) and len(value) == 2
+        fine = pair and all(_is(v, float, rules) for v in value) and value[0] <= value[1]
+    else:
+        words, fine = TYPES[kind] + within, _is(value, kind, rules)
+    return None if fine else words
 
-    Raises:
-        UserError: it names the step and the parameter.
-    """
-    good = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
-    if not good or not low <= value <= high:
-        name = "a whole number" if kind is int else "a number"
-        raise UserError(f"augment: {what} must be {name} from {low} to {high}, not '{value}'")
 
-
-def check_option(what: str, value: object, default: bool | int | float) -> None:
-    """Refuse a network's option of another kind than its default, or out of range.
-
-    Raises:
-        UserError: it names the network and the option.
-    """
-    kind = bool if isinstance(default, bool) else int if isinstance(default, int) else float
-    kinds = {
-        bool: (lambda v: isinstance(v, bool), "true or false"),
-        int: (lambda v: type(v) is int and 1 <= v <= WIDEST, f"a whole number up to {WIDEST}"),
-        float: (lambda v: type(v) in (int, float) and 0 <= v < 1, "a share in [0, 1)"),
-    }
-    fine, words = kinds[kind]
-    if not fine(value):
-        raise UserError(f"network.arch: {what} must be {words}, not {value}")
+def _is(value: object, kind: type, rules: tuple[Range, ...]) -> bool:
+    if isinstance(value, bool) != (kind is bool):  # True is no 1
+        return False
+    of_kind = isinstance(value, int | float if kind is float else kind)
+    return of_kind and all(rule.holds(value) for rule in rules)

@@ -1,11 +1,12 @@
-"""A level's configuration as dataclasses, and the errors that are the user's to mend."""
+"""A level's configuration as dataclasses."""
 
 import copy
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from common.config.ranges import ABOVE_ZERO, PART, SEEDS, SHARE, SIDE, STAGES, at_least, within
 from common.utils.paths import PROJECT, tilde
 
 # A technique by name, with or without parameters: "flip", or {"crop": {"padding": 4}}.
@@ -34,10 +35,10 @@ class DataConfig:
     root: str | None = None
     title: str | None = None
     mirror: bool | None = None
-    stored_size: int | None = None
-    split_seed: int = 0
-    val_fraction: float = 0.2
-    limit: int | None = None
+    stored_size: Annotated[int | None, within(1, SIDE)] = None
+    split_seed: Annotated[int, within(0, 2**32 - 1)] = 0
+    val_fraction: Annotated[float, PART] = 0.2
+    limit: Annotated[int | None, at_least(1)] = None
     skip_unreadable: bool = False
 
 
@@ -46,7 +47,7 @@ class NetworkConfig:
     """Network.
 
     Attributes:
-        arch: the backbone's name in common/backbones.py, with or without options
+        arch: the backbone's name in common/models/backbones.py, with or without options
         weights: imagenet, tiny-imagenet (bundled), none, or a .pth or .safetensors file
         weights_title: what reports call the weights (default: their name, or the file's)
         image_size: side in pixels of the network's input (default: what suits the weights)
@@ -58,8 +59,8 @@ class NetworkConfig:
     arch: Step = "resnet18"
     weights: str = "imagenet"
     weights_title: str | None = None
-    image_size: int | None = None
-    trainable: list[str] = field(default_factory=lambda: ["head"])
+    image_size: Annotated[int | None, within(32, SIDE)] = None
+    trainable: Annotated[list[str], STAGES] = field(default_factory=lambda: ["head"])
     taps: list[str] | None = None
     start_from: str | None = None
 
@@ -91,20 +92,20 @@ class TrainConfig:
         deterministic: on a GPU, too, the same seed gives the same bits; slower there
     """
 
-    epochs: int = 5
-    batch_size: int = 128
+    epochs: Annotated[int, at_least(1)] = 5
+    batch_size: Annotated[int, within(1, 2**31 - 1)] = 128
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    lr: float = 1e-3
-    weight_decay: float = 0.0
+    lr: Annotated[float, ABOVE_ZERO] = 1e-3
+    weight_decay: Annotated[float, at_least(0)] = 0.0
     schedule: Step = "constant"
-    label_smoothing: float = 0.0
-    clip_norm: float | None = None
-    ema: float | None = None
-    early_stopping: int | None = None
+    label_smoothing: Annotated[float, SHARE] = 0.0
+    clip_norm: Annotated[float | None, ABOVE_ZERO] = None
+    ema: Annotated[float | None, PART] = None
+    early_stopping: Annotated[int | None, at_least(1)] = None
     freeze_batch_norm: bool = False
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
-    threads: int | None = None
+    threads: Annotated[int | None, within(1, 1024)] = None
     compile: bool = False
     deterministic: bool = False
 
@@ -162,8 +163,8 @@ class LevelConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     test: TestConfig = field(default_factory=TestConfig)
     benchmarks: list[Benchmark] = field(default_factory=list)
-    seed: int = 0
-    seeds: list[int] | None = None
+    seed: Annotated[int, at_least(0)] = 0
+    seeds: Annotated[list[int] | None, SEEDS] = None
     resume: bool = False
     anew: bool = False
     audit: bool = True

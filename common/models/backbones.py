@@ -1,23 +1,26 @@
 """Networks as an ordered dict of named stages, with their weights.
 
-To add a network, add a function to `ARCHITECTURES` that returns its stages; its parameters are
-options in a config: `arch: {cnn: {depth: 5}}`. All but the classifier, which every level builds
+To add a network, add a function to `NETWORKS` that returns its stages; its parameters are options
+in a config: `arch: {cnn: {depth: 5}}`. All but the classifier, which every level builds
 anew, belongs to a stage.
 """
 
-import inspect
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from common.config import NetworkConfig, named_step
-from common.config.registry import check_option
+from common.config import NetworkConfig
+from common.config.ranges import SHARE, within
+from common.config.registry import Registry
 from common.models.weights import Weights, input_size, load_weights
 from common.utils.errors import UserError, nearest
+
+Dropout = Annotated[float, SHARE]
+Width = Annotated[int, within(1, 4096)]  # channels
 
 
 @dataclass
@@ -55,7 +58,7 @@ def _of_own(stages: list[tuple[str, nn.Module, int]]) -> Architecture:
     return Architecture(nn.ModuleDict({name: stage for name, stage, _ in stages}), stages)
 
 
-def mlp(image_size: int, dropout: float = 0.5) -> Architecture:
+def mlp(image_size: int, dropout: Dropout = 0.5) -> Architecture:
     """Two hidden layers of 512 and 256 on the pixels, with batch norm, ReLU and dropout."""
 
     def hidden(inputs: int, outputs: int) -> list[nn.Module]:
@@ -66,7 +69,7 @@ def mlp(image_size: int, dropout: float = 0.5) -> Architecture:
     return _of_own([("hidden1", first, 512), ("hidden2", nn.Sequential(*hidden(512, 256)), 256)])
 
 
-def cnn_small(image_size: int, dropout: float = 0.0) -> Architecture:
+def cnn_small(image_size: int, dropout: Dropout = 0.0) -> Architecture:
     """Two blocks of two convolutions, 32 and 64 channels, and a hidden layer of 512."""
     blocks, inputs = [], 3
     for number, outputs in enumerate((32, 64), 1):
@@ -77,17 +80,13 @@ def cnn_small(image_size: int, dropout: float = 0.0) -> Architecture:
 
 
 def cnn(
-    image_size: int, depth: int = 6, kernel: int = 3, dropout: float = 0.5, width: int = 64
+    image_size: int,
+    depth: Literal[4, 5, 6] = 6,
+    kernel: Literal[1, 3, 5, 7] = 3,
+    dropout: Dropout = 0.5,
+    width: Width = 64,
 ) -> Architecture:
-    """`depth` convolutions (4 to 6) of one kernel size, pooled after every other one.
-
-    Raises:
-        UserError: another depth, or an even kernel size.
-    """
-    if depth not in (4, 5, 6):
-        raise UserError(f"network.arch: cnn: depth must be 4, 5 or 6, not {depth}")
-    if kernel not in (1, 3, 5, 7):
-        raise UserError(f"network.arch: cnn: kernel must be 1, 3, 5 or 7, not {kernel}")
+    """`depth` convolutions of one kernel size, pooled after every other one."""
     blocks, inputs, side = [], 3, image_size
     for number in range(1, -(-depth // 2) + 1):
         outputs = width * 2 ** (number - 1)
@@ -104,7 +103,7 @@ def _dense(inputs: int, outputs: int, dropout: float) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def alexnet(dropout: float = 0.5) -> Architecture:
+def alexnet(dropout: Dropout = 0.5) -> Architecture:
     """Krizhevsky et al., 2012, as in torchvision, its stem 3x3 with stride 2 for small pictures."""
     network = models.alexnet(dropout=dropout)
     layers = list(network.features)
@@ -118,7 +117,7 @@ def alexnet(dropout: float = 0.5) -> Architecture:
     return _of_own([*stages, ("dense", dense, 4096)])
 
 
-def vgg13(dropout: float = 0.5) -> Architecture:
+def vgg13(dropout: Dropout = 0.5) -> Architecture:
     """Simonyan and Zisserman, 2015, with batch norm; at 32 px its last map is a single pixel."""
     layers = list(models.vgg13_bn().features)
     ends = [i + 1 for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
@@ -202,13 +201,8 @@ def vit_b_16(image_size: int) -> Architecture:
     return Architecture(network, stages, "heads.")
 
 
-ARCHITECTURES: dict[str, Callable[..., Architecture]] = {
-    function.__name__: function
-    for function in (
-        *(mlp, cnn_small, cnn, alexnet, vgg13, resnet18),
-        *(efficientnet_v2_s, densenet121, vit_b_16),
-    )
-}
+NETWORKS = mlp, cnn_small, cnn, alexnet, vgg13, resnet18, efficientnet_v2_s, densenet121, vit_b_16
+ARCHITECTURES = Registry("network.arch", {network.__name__: network for network in NETWORKS})
 
 
 def build_backbone(config: NetworkConfig) -> Backbone:
@@ -231,17 +225,6 @@ def build_architecture(config: NetworkConfig) -> Architecture:
     """The configured network, as its function builds it, with weights drawn at random.
 
     Raises:
-        UserError: an unknown network or option.
+        UserError: an unknown network or option, or a value that the option does not take.
     """
-    name, options = named_step(config.arch)
-    if name not in ARCHITECTURES:
-        raise UserError(f"network.arch: unknown '{name}'{nearest(name, ARCHITECTURES)}")
-    known = inspect.signature(ARCHITECTURES[name]).parameters
-    for key in options:
-        if key not in known or key == "image_size":
-            hint = nearest(key, [k for k in known if k != "image_size"])
-            raise UserError(f"network.arch: {name} has no option '{key}'{hint}")
-    for key, value in options.items():
-        check_option(f"{name}: {key}", value, known[key].default)
-    size = {"image_size": input_size(config)} if "image_size" in known else {}
-    return ARCHITECTURES[name](**options, **size)
+    return ARCHITECTURES.build(config.arch, image_size=input_size(config))

@@ -1,16 +1,19 @@
 """Learning-rate schedules: the factor on the configured rate at each step.
 
 A schedule is a function of (step, steps), steps being those of the whole run, that returns the
-factor; its further parameters are the config's. To add one, add a function to `SCHEDULES`. Two
+factor; its further parameters are the config's. To add one, add a function to `FUNCTIONS`. Two
 depend on more than the step: `plateau` on val's loss so far, `gradual` on the stage.
 """
 
-import inspect
 import math
-from collections.abc import Callable
+from typing import Annotated
 
-from common.config import Step, named_step
-from common.utils.errors import UserError, nearest
+from common.config import Step
+from common.config.ranges import at_least, within
+from common.config.registry import Registry
+
+Share = Annotated[float, within(0, 1)]
+Epochs = Annotated[int, at_least(1)]
 
 
 def constant(step: int, steps: int) -> float:
@@ -18,7 +21,7 @@ def constant(step: int, steps: int) -> float:
     return 1.0
 
 
-def cosine(step: int, steps: int, warmup: float = 0.0, final: float = 0.0) -> float:
+def cosine(step: int, steps: int, warmup: Share = 0.0, final: Share = 0.0) -> float:
     """Rise linearly over the share `warmup` of the steps, then fall to `final` by half a cosine.
 
     Loshchilov and Hutter, 2017, https://arxiv.org/abs/1608.03983 (without restarts).
@@ -30,7 +33,7 @@ def cosine(step: int, steps: int, warmup: float = 0.0, final: float = 0.0) -> fl
     return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def one_cycle(step: int, steps: int, warmup: float = 0.3, start: float = 0.04) -> float:
+def one_cycle(step: int, steps: int, warmup: Share = 0.3, start: Share = 0.04) -> float:
     """Rise by half a cosine from `start` over the share `warmup`, then fall to zero by another.
 
     Smith and Topin, 2018, https://arxiv.org/abs/1708.07120.
@@ -41,7 +44,7 @@ def one_cycle(step: int, steps: int, warmup: float = 0.3, start: float = 0.04) -
     return (1 + math.cos(math.pi * (step - rising) / max(steps - rising, 1))) / 2
 
 
-def plateau(step: int, steps: int, factor: float = 0.1, patience: float = 2) -> float:
+def plateau(step: int, steps: int, factor: Share = 0.1, patience: Epochs = 2) -> float:
     """Multiply by `factor` whenever val loss has not fallen for more than `patience` epochs.
 
     What it has multiplied so far comes from the history: see `Schedule.see`.
@@ -49,7 +52,7 @@ def plateau(step: int, steps: int, factor: float = 0.1, patience: float = 2) -> 
     return 1.0
 
 
-def gradual(step: int, steps: int, epochs: float = 1) -> float:
+def gradual(step: int, steps: int, epochs: Epochs = 1) -> float:
     """The head alone at first; every `epochs` epochs the next stage down unfreezes.
 
     Howard and Ruder, 2018, https://arxiv.org/abs/1801.06146.
@@ -57,14 +60,12 @@ def gradual(step: int, steps: int, epochs: float = 1) -> float:
     return 1.0
 
 
-SCHEDULES: dict[str, Callable[..., float]] = {
-    "constant": constant,
-    "cosine": cosine,
-    "one_cycle": one_cycle,
-    "plateau": plateau,
-    "gradual": gradual,
-}
-WHOLE = "patience", "epochs"  # parameters that count epochs; the others are within 0 and 1
+FUNCTIONS = constant, cosine, one_cycle, plateau, gradual
+SCHEDULES = Registry(
+    "train.schedule",
+    {function.__name__: function for function in FUNCTIONS},
+    common={"layer_decay": (Share, 1.0)},
+)
 
 
 class Schedule:
@@ -78,8 +79,8 @@ class Schedule:
 
     def __init__(self, name: str, parameters: dict[str, float], steps: int):
         self.name = name
-        self.layer_decay = parameters.pop("layer_decay", 1.0)
-        self.parameters = {**_defaults(name), **parameters}
+        self.layer_decay = parameters.pop("layer_decay")
+        self.parameters = parameters
         self.steps, self.fallen = steps, 1.0
 
     def __call__(self, step: int, depth: int = 0) -> float:
@@ -105,28 +106,11 @@ class Schedule:
         return parts[-1 - int((epoch - 1) / self.parameters["epochs"]) :]
 
 
-def _defaults(name: str) -> dict[str, float]:
-    known = list(inspect.signature(SCHEDULES[name]).parameters.values())[2:]
-    return {parameter.name: parameter.default for parameter in known}
-
-
 def build_schedule(schedule: Step, steps: int) -> Schedule:
     """The configured schedule over `steps` steps.
 
     Raises:
-        UserError: a schedule or a parameter that does not exist.
+        UserError: a schedule or a parameter that does not exist, or a value out of range.
     """
-    name, parameters = named_step(schedule)
-    if name not in SCHEDULES:
-        raise UserError(f"train.schedule: unknown '{name}'{nearest(name, SCHEDULES)}")
-    options = [*_defaults(name), "layer_decay"]
-    for key, value in parameters.items():
-        if key not in options:
-            raise UserError(f"train.schedule: {name} has no '{key}'{nearest(key, options)}")
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if key in WHOLE:
-            if not number or not 1 <= value < math.inf or value != int(value):
-                raise UserError(f"train.schedule: {name}: {key} must be 1 or more, not {value}")
-        elif not number or not 0 <= value <= 1:
-            raise UserError(f"train.schedule: {name}: {key} must be within 0 and 1, not {value}")
+    name, parameters = SCHEDULES.find(schedule)
     return Schedule(name, parameters, steps)

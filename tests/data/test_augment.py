@@ -67,7 +67,7 @@ def test_no_steps_is_no_augmentation():
     [
         ("flop", "did you mean 'flip'"),
         ({"crop": {"pading": 2}}, "did you mean 'padding'"),
-        ({"flip": {"mirror": True}}, "no parameter 'mirror'"),
+        ({"flip": {"mirror": True}}, "no option 'mirror'"),
         ({"flip": {}, "crop": {}}, "one name"),
     ],
 )

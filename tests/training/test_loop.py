@@ -190,7 +190,7 @@ def test_schedules_at_their_corners():
     [
         ("cosin", "did you mean 'cosine'"),
         ({"cosine": {"warm": 0.1}}, "did you mean 'warmup'"),
-        ({"cosine": {"warmup": 3}}, "within 0 and 1"),
+        ({"cosine": {"warmup": 3}}, "warmup must be a number from 0 to 1, not '3'"),
     ],
 )
 def test_wrong_schedules(schedule, says):

@@ -1,9 +1,14 @@
 """Steps that mix pictures of a batch with each other, and their labels with them."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
-from common.config.registry import check_number
+from common.config.ranges import within
+from common.data.augment.base import AugmentationStep
+
+Alpha = Annotated[float, within(1e-3, 1e3)]
 
 
 def box_mask(
@@ -17,14 +22,15 @@ def box_mask(
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
-class MixUp:
+class MixUp(AugmentationStep):
     """Blend each picture and its label with another of the batch; shares from Beta(alpha, alpha).
 
     Zhang et al., 2018, https://arxiv.org/abs/1710.09412.
     """
 
-    def __init__(self, alpha: float = 0.2):
-        check_number("mixup: alpha", alpha, 1e-3, 1e3)
+    mixes = True
+
+    def __init__(self, alpha: Alpha = 0.2):
         self.alpha = alpha
 
     def mix(
@@ -37,14 +43,15 @@ class MixUp:
         return mixed, own[:, None] * shares + (1 - own[:, None]) * shares[partner]
 
 
-class CutMix:
+class CutMix(AugmentationStep):
     """Paste a box of another picture of the batch; the label's share is the area's.
 
     Yun et al., 2019, https://arxiv.org/abs/1905.04899.
     """
 
-    def __init__(self, alpha: float = 1.0):
-        check_number("cutmix: alpha", alpha, 1e-3, 1e3)
+    mixes = True
+
+    def __init__(self, alpha: Alpha = 1.0):
         self.alpha = alpha
 
     def mix(
@@ -58,9 +65,8 @@ class CutMix:
         wide, tall = side * width, side * height
         pasted = box_mask(x * width - wide / 2, y * height - tall / 2, wide, tall, height, width)
         own = 1 - pasted.float().mean((1, 2, 3))[:, None]
-        return torch.where(pasted, images[partner], images), own * shares + (1 - own) * shares[
-            partner
-        ]
+        mixed = torch.where(pasted, images[partner], images)
+        return mixed, own * shares + (1 - own) * shares[partner]
 
 
 def _beta(alpha: float, images: Tensor, generator: torch.Generator) -> Tensor:

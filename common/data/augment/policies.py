@@ -5,12 +5,14 @@ for all samples that drew it at once. Strengths are torchvision's, in 31 steps.
 """
 
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from common.config.registry import check_number
+from common.config.ranges import within
 from common.data.augment import color, geometry
+from common.data.augment.base import AugmentationStep
 
 BINS = 31  # strengths of an operation
 
@@ -33,7 +35,7 @@ OTHERS = ("posterize", "solarize", "autocontrast", "equalize")
 NAMES = ("identity", *GEOMETRY, "rotate", *BLENDS, *OTHERS)
 
 
-class Policy:
+class Policy(AugmentationStep):
     """Some of the operations on each sample, one after another.
 
     Args:
@@ -106,9 +108,11 @@ class RandAugment(Policy):
     Cubuk et al., 2019, https://arxiv.org/abs/1909.13719.
     """
 
-    def __init__(self, count: int = 2, magnitude: int = 9):
-        check_number("rand_augment: count", count, 1, 14, kind=int)
-        check_number("rand_augment: magnitude", magnitude, 0, BINS - 1, kind=int)
+    def __init__(
+        self,
+        count: Annotated[int, within(1, 14)] = 2,
+        magnitude: Annotated[int, within(0, BINS - 1)] = 9,
+    ):
         ranges = {"rotate": _values(0, 30), "posterize": _bits((BINS - 1) / 4)}
         ranges |= dict.fromkeys(("shear_x", "shear_y"), _values(0, 0.3))
         shift = lambda share, side: 150 / 331 * side * share  # noqa: E731

@@ -1,41 +1,32 @@
-"""Augmentation: one random change a sample, made on the whole batch at once, on the device.
+"""The steps of an augmentation, and how they work together; to add one, add it to `STEPS`."""
 
-A step is a class with one of three methods; all draw for each sample by itself, from a generator:
-
-- `matrix`, geometry: steps of this kind become one matrix a sample, and one resampling;
-- `change`, the pixels' values: pictures in and out, of the same shape;
-- `mix`, pictures with each other: pictures and labels, as shares of the classes, in and out.
-
-To add a step, add a class to `STEPS`. Pictures are (B, 3, H, W) of 0 to 255, uint8 or float32.
-"""
-
-import inspect
 import math
-from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.config import Step, named_step
-from common.config.ranges import SIDE
-from common.config.registry import check_number, check_range
+from common.config import Step
+from common.config.ranges import SIDE, within
+from common.config.registry import Registry
 from common.data.augment import color, geometry
+from common.data.augment.base import AugmentationStep
 from common.data.augment.mixing import CutMix, MixUp, box_mask
 from common.data.augment.policies import RandAugment, TrivialAugment
-from common.utils.errors import UserError, nearest
+
+Probability = Amount = Annotated[float, within(0, 1)]
 
 
-class Flip:
+class Flip(AugmentationStep):
     """Mirror left-right with the given probability.
 
     Where a mirrored picture would not keep its label (`mirror` false), it does nothing.
     """
 
-    whole = True  # pixels stay whole
+    whole = True
 
-    def __init__(self, probability: float = 0.5, *, mirror: bool = True):
-        check_number("flip: probability", probability, 0, 1)
+    def __init__(self, probability: Probability = 0.5, *, mirror: bool):
         self.probability = probability if mirror else 0.0
 
     def matrix(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -46,7 +37,7 @@ class Flip:
         return geometry.matrices(len(images), images.device, xx=1 - 2 * flipped, x1=last * flipped)
 
 
-class Crop:
+class Crop(AugmentationStep):
     """Pad by reflection and cut the original size out again at a random place.
 
     `padding` in pixels; by default an eighth of the picture's side.
@@ -54,9 +45,7 @@ class Crop:
 
     whole = True
 
-    def __init__(self, padding: int | None = None):
-        if padding is not None:
-            check_number("crop: padding", padding, 0, SIDE, kind=int)
+    def __init__(self, padding: Annotated[int | None, within(0, SIDE)] = None):
         self.padding = padding
 
     def matrix(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -68,17 +57,17 @@ class Crop:
         return geometry.matrices(batch, images.device, x1=shifts[1], y1=shifts[0])
 
 
-class ResizedCrop:
+class ResizedCrop(AugmentationStep):
     """Cut out a share `scale` of the area at random, sides in a ratio `ratio`, and enlarge it.
 
     Szegedy et al., 2015, https://arxiv.org/abs/1409.4842.
     """
 
-    whole = False
-
-    def __init__(self, scale: list[float] = (0.25, 1.0), ratio: list[float] = (3 / 4, 4 / 3)):
-        for name, value, high in (("scale", scale, 1), ("ratio", ratio, 100)):
-            check_range(f"resized_crop: {name}", value, 1e-3, high)
+    def __init__(
+        self,
+        scale: Annotated[list[float], within(1e-3, 1)] = (0.25, 1.0),
+        ratio: Annotated[list[float], within(1e-3, 100)] = (3 / 4, 4 / 3),
+    ):
         self.scale, self.ratio = scale, ratio
 
     def matrix(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -101,13 +90,10 @@ def boxes(left: Tensor, top: Tensor, wide: Tensor, tall: Tensor, height: int, wi
     return geometry.matrices(len(left), left.device, **entries)
 
 
-class Rotate:
+class Rotate(AugmentationStep):
     """Rotate about the centre by up to `degrees` either way."""
 
-    whole = False
-
-    def __init__(self, degrees: float = 15):
-        check_number("rotate: degrees", degrees, 0, 180)
+    def __init__(self, degrees: Annotated[float, within(0, 180)] = 15):
         self.degrees = degrees
 
     def matrix(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -116,21 +102,18 @@ class Rotate:
         return geometry.rotations((2 * draws - 1) * self.degrees, *images.shape[2:])
 
 
-class Jitter:
+class Jitter(AugmentationStep):
     """Brightness, contrast and saturation times 1 - x to 1 + x, hue turned by -x to x turns."""
 
     def __init__(
         self,
-        brightness: float = 0.2,
-        contrast: float = 0.2,
-        saturation: float = 0.2,
-        hue: float = 0.0,
+        brightness: Amount = 0.2,
+        contrast: Amount = 0.2,
+        saturation: Amount = 0.2,
+        hue: Annotated[float, within(0, 0.5)] = 0.0,
     ):
-        amounts = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
-        for name, amount in amounts.items():
-            check_number(f"jitter: {name}", amount, 0, 1)
-        check_number("jitter: hue", hue, 0, 0.5)
-        self.amounts, self.hue = amounts, hue
+        self.hue = hue
+        self.amounts = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
 
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """In this order, each sample by factors of its own."""
@@ -144,15 +127,19 @@ class Jitter:
         return x
 
 
-class Erase:
+class Erase(AugmentationStep):
     """Fill a random box with noise, with the given probability; after all geometry.
 
     `scale` is the box's share of the area. Zhong et al., 2017, https://arxiv.org/abs/1708.04896.
     """
 
-    def __init__(self, probability: float = 0.5, scale: list[float] = (0.02, 0.33)):
-        check_number("erase: probability", probability, 0, 1)
-        check_range("erase: scale", scale, 0, 1)
+    after_geometry = True
+
+    def __init__(
+        self,
+        probability: Probability = 0.5,
+        scale: Annotated[list[float], within(0, 1)] = (0.02, 0.33),
+    ):
         self.probability, self.scale = probability, scale
 
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -170,40 +157,43 @@ class Erase:
         return torch.where(inside, noise, images)
 
 
-STEPS: dict[str, Callable] = {
-    **{"flip": Flip, "crop": Crop, "resized_crop": ResizedCrop, "rotate": Rotate},
-    **{"jitter": Jitter, "erase": Erase, "mixup": MixUp, "cutmix": CutMix},
-    **{"trivial_augment": TrivialAugment, "rand_augment": RandAugment},
-}
+STEPS = Registry(
+    "augment",
+    {
+        "flip": Flip,
+        "crop": Crop,
+        "resized_crop": ResizedCrop,
+        "rotate": Rotate,
+        "jitter": Jitter,
+        "erase": Erase,
+        "mixup": MixUp,
+        "cutmix": CutMix,
+        "trivial_augment": TrivialAugment,
+        "rand_augment": RandAugment,
+    },
+)
 
 
 class Augmentation:
     """The configured steps, one after another, all geometry in one resampling.
 
-    Geometry waits until the end, or until `erase`, whose boxes are in the new picture; changes of
-    values before it are made on the old one.
+    Geometry waits until the end, or until a step that comes `after_geometry`; changes of values
+    before that are made on the old picture.
     """
 
-    def __init__(self, steps: list[object]):
+    def __init__(self, steps: list[AugmentationStep]):
         self.steps = steps
-        self.mixes = any(hasattr(step, "mix") for step in steps)
+        self.mixes = any(step.mixes for step in steps)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Change a batch: uint8 (B, 3, H, W) in; uint8 out where only whole pixels moved."""
         waiting, whole = None, True
         for step in self.steps:
-            m = None
-            if hasattr(step, "matrix"):
-                m, whole = step.matrix(images, generator), whole and step.whole
-            elif hasattr(step, "both"):
-                images, m = step.both(images, generator)
-                whole = False
-            elif hasattr(step, "change"):
-                if isinstance(step, Erase) and waiting is not None:
-                    images, waiting, whole = geometry.resample(images, waiting, whole), None, True
-                images = step.change(images, generator)
+            if step.after_geometry and waiting is not None:
+                images, waiting, whole = geometry.resample(images, waiting, whole), None, True
+            images, m = step.both(images, generator)
             if m is not None:
-                waiting = m if waiting is None else waiting @ m
+                waiting, whole = m if waiting is None else waiting @ m, whole and step.whole
         return images if waiting is None else geometry.resample(images, waiting, whole)
 
     def mix(
@@ -212,7 +202,7 @@ class Augmentation:
         """Mix a batch: labels int64 (B,) become shares of the classes, float32 (B, classes)."""
         shares = F.one_hot(labels, classes).float()
         for step in self.steps:
-            if hasattr(step, "mix"):
+            if step.mixes:
                 images, shares = step.mix(images.float(), shares, generator)
         return images, shares
 
@@ -220,18 +210,10 @@ class Augmentation:
 def build_augmentation(steps: list[Step], mirror: bool) -> Augmentation | None:
     """The augmentation of a config's `augment` list; None where the list is empty.
 
+    Args:
+        mirror: whether a mirrored picture keeps its label.
     Raises:
-        UserError: a step or a parameter that does not exist.
+        UserError: a step or a parameter that does not exist, or a value out of range.
     """
-    built = []
-    for step in steps:
-        name, parameters = named_step(step)
-        if name not in STEPS:
-            raise UserError(f"augment: unknown step '{name}'{nearest(name, STEPS)}")
-        known = inspect.signature(STEPS[name]).parameters
-        for key in parameters:
-            if key not in known or key == "mirror":
-                options = [k for k in known if k != "mirror"]
-                raise UserError(f"augment: {name} has no parameter '{key}'{nearest(key, options)}")
-        built.append(STEPS[name](**parameters, **({"mirror": mirror} if "mirror" in known else {})))
+    built = [STEPS.build(step, mirror=mirror) for step in steps]
     return Augmentation(built) if built else None
