@@ -1,7 +1,15 @@
 """Pictures as uint8 tensors, the split, and batches on the device."""
 
 from common.data.augment.steps import build_augmentation
-from common.data.loader import Batches, InputSpec
+from common.data.loader import Batches, InputSpec, steps_per_epoch
 from common.data.splits import ImageSet, Splits, load_splits
 
-__all__ = ["Batches", "ImageSet", "InputSpec", "Splits", "build_augmentation", "load_splits"]
+__all__ = [
+    "Batches",
+    "ImageSet",
+    "InputSpec",
+    "Splits",
+    "build_augmentation",
+    "load_splits",
+    "steps_per_epoch",
+]

@@ -1,5 +1,6 @@
 """Batches on the device: gather bytes, augment, normalise, resize. No worker processes."""
 
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -7,10 +8,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from common.data.augment.steps import Augmentation
 from common.data.splits import ImageSet
 from common.runtime import Runtime, counter_seed
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]  # uint8 (B, 3, H, W) in and out
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Batches that `count` pictures make; a last one of a single picture joins the one before."""
+    batches = -(-count // batch_size)
+    alone = batches > 1 and count - (batches - 1) * batch_size == 1
+    return batches - alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +62,7 @@ class Batches:
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return len(self.split(torch.arange(len(self.images))))
+        return steps_per_epoch(len(self.images), self.batch_size)
 
     def order(self, epoch: int) -> list[Tensor]:
         """The epoch's batches as positions in the image set: int64 (B,) each.
@@ -91,7 +100,7 @@ class Batches:
             generator = torch.Generator(device)
             generator.manual_seed(counter_seed(self.seed or 0, "transform", epoch, step))
             pixels = self.transform(pixels, generator)
-            if getattr(self.transform, "mixes", False):
+            if isinstance(self.transform, Augmentation) and self.transform.mixes:
                 classes = len(self.images.classes)
                 pixels, labels = self.transform.mix(pixels, labels, classes, generator)
         return self.network_input(pixels[own]), labels[own]
@@ -119,17 +128,21 @@ class Batches:
 def _to_device(images: ImageSet, device: torch.device) -> tuple[Tensor, Tensor]:
     """The bytes and the rows in them, on the GPU where they fit in a quarter of what is free."""
     if device.type == "cuda" and images.source.nbytes < torch.cuda.mem_get_info(device)[0] / 4:
-        return _on_gpu(images.source, device), images.rows.to(device)
+        return _uploaded(images.source, device), images.rows.to(device)
     return images.source, images.rows
 
 
-_UPLOADED: dict[tuple, Tensor] = {}
+_UPLOADS: dict[torch.device, tuple[weakref.ref[Tensor], Tensor]] = {}  # the last of each device
 
 
-def _on_gpu(source: Tensor, device: torch.device) -> Tensor:
-    """One upload for train, val and test, which are rows of the same array."""
-    key = (source.data_ptr(), source.shape, device)
-    if key not in _UPLOADED:
-        _UPLOADED.clear()
-        _UPLOADED[key] = source.to(device)
-    return _UPLOADED[key]
+def _uploaded(source: Tensor, device: torch.device) -> Tensor:
+    """One copy for train, val and test, which are rows of the same array.
+
+    It is known by the array itself: another one may come to lie where the first one lay.
+    """
+    of, copy = _UPLOADS.get(device, (lambda: None, None))
+    if of() is not source:
+        _UPLOADS.pop(device, None)  # makes room first
+        copy = source.to(device)
+        _UPLOADS[device] = weakref.ref(source), copy
+    return copy

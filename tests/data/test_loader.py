@@ -1,13 +1,16 @@
 """Batches: what reaches the network."""
 
+import numpy as np
+import pytest
 import torch
 from torchvision.transforms import functional as tv
 
-from common.data import Batches
+from common.data import Batches, loader, steps_per_epoch
 from common.models import Weights
 from common.runtime import Runtime
 from helpers.networks import CPU, small_splits
 
+GPU = torch.cuda.is_available()
 WEIGHTS = Weights(name="none", sha256=None, image_size=8)
 
 
@@ -60,6 +63,33 @@ def test_a_last_batch_of_one_joins_the_one_before():
     assert [len(b) for b in batches(count=17).order(0)] == [8, 9]
     assert [len(b) for b in batches(count=18).order(0)] == [8, 8, 2]
     assert len(batches(count=17)) == 2
+
+
+def test_steps_an_epoch_are_as_many_as_batches():
+    for count in range(40):
+        images = small_splits().train.subset(torch.arange(count) % 30)
+        for size in (1, 2, 3, 8, 50):
+            shuffled = Batches(images, WEIGHTS, size, CPU, seed=0)
+            assert steps_per_epoch(count, size) == len(shuffled) == len(shuffled.order(1))
+
+
+DEVICES = ["meta", pytest.param("cuda", marks=pytest.mark.skipif(not GPU, reason="no GPU"))]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_gpus_copy_is_of_these_pictures_not_of_others_in_their_place(device):
+    """Arrays whose memory is freed, and used again for another one of the same shape."""
+    memory, device = np.zeros((9, 3, 8, 8), np.uint8), torch.device(device)
+    pictures = torch.from_numpy(memory)
+    place, copy = pictures.data_ptr(), loader._uploaded(pictures, device)
+    assert loader._uploaded(pictures, device) is copy, "one upload for all parts of a data set"
+    del pictures
+    memory += 1
+    others = torch.from_numpy(memory)
+    assert others.data_ptr() == place
+    other = loader._uploaded(others, device)
+    assert other is not copy
+    assert device.type == "meta" or bool((other == 1).all())
 
 
 def test_augmentation_differs_by_epoch_and_step_and_repeats_by_counter():
