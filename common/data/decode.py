@@ -22,19 +22,24 @@ from tqdm import tqdm
 from common.utils.errors import UserError
 
 CHUNK = 256  # pictures a worker decodes at a time
+MANY = 2000  # from here on, worker processes and a progress bar pay
+
 # Pillow warns of what it can do without, and of half as many pixels as it refuses.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 logging.getLogger("PIL").propagate = False
-
-MANY = 2000  # from here on, worker processes and a progress bar pay
-
 
 Image.init()
 # Of those that Pillow reads: not EPS, a program, which Ghostscript would run, and none that may
 # hold one, as IPTC.
 KNOWN = "AVIF BMP DIB GIF ICO JPEG JPEG2000 PCX PNG PPM QOI SGI TGA TIFF WEBP"
 FORMATS = [name for name in Image.ID if name in KNOWN.split()]
+SUFFIXES = {suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS}
+
+
+def is_picture(file: Path) -> bool:
+    """Whether a file is there and is called like a picture of one of the formats."""
+    return file.suffix.lower() in SUFFIXES and file.is_file()
 
 
 class UnreadablePicture(Exception):

@@ -20,8 +20,6 @@ from common.utils.paths import expanded
 if TYPE_CHECKING:
     from common.predict.answers import Answers
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
-
 
 def main() -> None:
     """Answer for the pictures on the command line, or serve the page."""
@@ -56,23 +54,21 @@ def list_pictures(named: list[str]) -> list[Path]:
     Raises:
         UserError: something that is not there, or a folder without pictures.
     """
+    from common.data.decode import FORMATS, is_picture
+
     files = []
     for name in named:
         place = expanded(name)
         if place.is_dir():
-            found = sorted(p for p in place.rglob("*") if _is_picture(p))
+            found = sorted(p for p in place.rglob("*") if is_picture(p))
             if not found:
-                raise UserError(f"{name}: no pictures in this folder ({', '.join(SUFFIXES)})")
+                raise UserError(f"{name}: no pictures in this folder ({', '.join(FORMATS)})")
             files += found
         elif place.is_file():
             files.append(place)
         else:
             raise UserError(f"{name}: no such file or folder")
     return files
-
-
-def _is_picture(file: Path) -> bool:
-    return file.suffix.lower() in SUFFIXES and file.is_file()
 
 
 def shown(text: object) -> str:

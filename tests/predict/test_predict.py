@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.data.decode import read_picture
 from common.predict import __main__
 from common.predict.answers import Answers, latest_runs
 from common.predict.server import LARGEST, make_server
@@ -210,6 +211,18 @@ def test_predict_answers_as_the_evaluation_did(coursed, tmp_path):
                 expected = level.run.classes[level.run.predictions[i]]
                 assert answer.top[0][0] == expected
                 assert answer.top[0][1] == pytest.approx(level.confidence[i], abs=0.03)
+
+
+def test_a_folders_pictures_are_of_all_formats_that_are_read(tmp_path):
+    suffixes = [".jpg", ".JPEG", ".png", ".tif", ".avif", ".jp2", ".ico", ".qoi", ".tga", ".pgm"]
+    files = [tmp_path / f"more/a{suffix}" for suffix in suffixes]
+    (tmp_path / "more").mkdir()
+    for file in files:
+        Image.new("L" if file.suffix == ".pgm" else "RGB", (16, 16)).save(file)
+        assert read_picture(file).shape == (3, 16, 16)
+    (tmp_path / "more/notes.txt").write_text("no picture")
+    Image.new("RGB", (16, 16)).save(tmp_path / "more/a.pdf")
+    assert __main__.list_pictures([str(tmp_path)]) == sorted(files)
 
 
 @pytest.mark.parametrize(
