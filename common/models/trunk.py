@@ -2,9 +2,9 @@
 
 import copy
 import logging
-import os
 from collections.abc import Iterator
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
@@ -138,9 +138,4 @@ def free_memory(device: torch.device) -> float:
     """Bytes free on a device (on a CPU: available without swapping)."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo", encoding="utf-8") as file:
-            available = next(line for line in file if line.startswith("MemAvailable"))
-        return int(available.split()[1]) * 1024
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
+    return psutil.virtual_memory().available

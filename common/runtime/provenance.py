@@ -8,6 +8,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import psutil
 import torch
 
 from common.runtime.device import Runtime
@@ -25,7 +26,7 @@ def provenance(runtime: Runtime) -> dict:
         "machine": {
             "cpu": _cpu_name(),
             "cores": os.cpu_count(),
-            "memory_gib": _memory_gib(),
+            "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
             "gpu": torch.cuda.get_device_name() if runtime.device.type == "cuda" else None,
             "device": str(runtime.device),
             "precision": runtime.precision,
@@ -83,10 +84,3 @@ def _cpu_name() -> str:
         )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _memory_gib() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (ValueError, OSError, AttributeError):
-        return None

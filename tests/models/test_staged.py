@@ -1,7 +1,10 @@
 """Stages, taps and heads; frozen means frozen; the prefix and its folded copy are the network."""
 
+import os
 from dataclasses import replace
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -170,6 +173,12 @@ def test_features_too_large_for_the_memory_are_computed_anew(monkeypatch):
     first, second = (list(trainer.val.epoch()) for _ in range(2))
     assert not trainer.val.trunk.kept
     assert torch.equal(first[0][0].taps["c"], second[0][0].taps["c"])
+
+
+def test_free_memory_where_there_is_no_unix(monkeypatch):
+    monkeypatch.delattr(os, "sysconf")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=12345))
+    assert trunk.free_memory(CPU.device) == 12345
 
 
 def test_groups_of_pictures_give_what_the_batch_gives(monkeypatch):
