@@ -2,8 +2,9 @@
 
 The cache notices files that were added, removed or replaced, by their sizes and times. The time of
 a file's last change of any kind is among them, which copying with `cp -p` or `touch` cannot put
-back; only bytes that a failing disk changes go unnoticed, and the cache then gives the pictures as
-they were. What is in the cache is believed after a comparison with its checksums alone.
+back. The array, which is hashed when it is written, goes by the same three figures: where they are
+as they were, it is taken; where the times alone differ, it is hashed again; else it is made anew.
+Only bytes that a failing disk changes go unnoticed.
 """
 
 import contextlib
@@ -18,10 +19,10 @@ import numpy as np
 
 from common.data.decode import common_size, decode, workers
 from common.utils.errors import UserError
+from common.utils.files import file_hash, write_whole
 from common.utils.paths import is_text
 
-FORMAT = 2  # of the cache; a new number leaves older caches unused
-SEAL = hashlib.sha256().digest_size  # bytes of the checksum at an array file's end
+FORMAT = 3  # of the cache; a new number leaves older caches unused
 LAYOUT = "pictures belong in train/<class>/ and test/<class>/"
 
 
@@ -83,43 +84,33 @@ def read_folder(
     content = json.dumps([FORMAT, str(root.resolve()), skip_unreadable, files])
     key = hashlib.sha256(content.encode()).hexdigest()[:32]
 
-    facts = _read_facts(cache / f"{key}.json")
+    facts, pixels = _read_facts(cache / f"{key}.json"), None
     if facts:
         size = stored_size or facts["common_size"] or image_size
-        pixels = _open_array(cache / f"{key}-{size}.npy", (len(files), 3, size, size))
-        if pixels is not None:
-            unreadable = {int(row): reason for row, reason in facts["unreadable"].items()}
-            return Folder(files, classes, pixels, facts["fingerprint"], unreadable)
-
-    paths = [file.path for file in files]
-    draft = cache / f".{key}-{os.getpid()}.draft"
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with workers(len(files)) as pool:
-            common = common_size(pool, root, paths)
-            size = stored_size or common or image_size
-            fingerprint, unreadable = decode(pool, root, paths, size, draft, skip_unreadable)
-        with open(draft, "ab") as file:
-            file.write(_digest(draft))
-        array = cache / f"{key}-{size}.npy"
-        os.replace(draft, array)
-        facts = {"fingerprint": fingerprint, "common_size": common, "unreadable": unreadable}
-        text = json.dumps(facts)
-        draft.write_text(f"{_text_digest(text)}\n{text}", encoding="utf-8")
-        os.replace(draft, cache / f"{key}.json")
-        return Folder(
-            files,
-            classes,
-            np.load(array, mmap_mode="r", allow_pickle=False),
-            fingerprint,
-            unreadable,
-        )
-    except OSError as error:
-        text = f"{cache}: cannot keep the decoded pictures here ({error.strerror}); make room"
-        raise UserError(text) from error
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink()
+        pixels = _open_array(cache / f"{key}-{size}.npy", (len(files), 3, size, size), facts)
+    if pixels is None:
+        draft, paths = cache / f".{key}-{os.getpid()}.draft", [file.path for file in files]
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with workers(len(files)) as pool:
+                common = common_size(pool, root, paths)
+                size = stored_size or common or image_size
+                fingerprint, unreadable = decode(pool, root, paths, size, draft, skip_unreadable)
+            array, digest = cache / f"{key}-{size}.npy", file_hash(draft)
+            os.replace(draft, array)
+            arrays = facts.get("arrays", {}) | {str(size): [*_status(array), digest]}
+            facts = {"fingerprint": fingerprint, "common_size": common, "unreadable": unreadable}
+            text = json.dumps(facts | {"arrays": arrays})
+            write_whole(cache / f"{key}.json", f"{_text_digest(text)}\n{text}")
+            pixels = np.load(array, mmap_mode="r", allow_pickle=False)
+        except OSError as error:
+            text = f"{cache}: cannot keep the decoded pictures here ({error.strerror}); make room"
+            raise UserError(text) from error
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+    unreadable = {int(row): reason for row, reason in facts["unreadable"].items()}
+    return Folder(files, classes, pixels, facts["fingerprint"], unreadable)
 
 
 def _classes(root: Path) -> tuple[str, ...]:
@@ -161,8 +152,7 @@ def _list(root: Path, below: str) -> list[File]:
             if entry.is_dir():
                 files += _list(root, path)
             elif entry.is_file():
-                status = entry.stat()
-                files.append(File(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+                files.append(File(path, *_status(entry)))
             elif entry.is_symlink():  # a dead link: listed, and found unreadable
                 files.append(File(path, 0, 0, 0))
     return files
@@ -184,30 +174,34 @@ def check_classes(root: Path, files: list[File], classes: tuple[str, ...]) -> No
                 )
 
 
-def _read_facts(file: Path) -> dict | None:
+def _read_facts(file: Path) -> dict:
+    """What was found when the pictures were decoded; nothing where it is missing, or damaged."""
     try:
         digest, _, text = file.read_text(encoding="utf-8").partition("\n")
-        return json.loads(text) if digest == _text_digest(text) else None
-    except (OSError, ValueError):  # missing, or damaged
-        return None
+        return json.loads(text) if digest == _text_digest(text) else {}
+    except (OSError, ValueError):
+        return {}
 
 
 def _text_digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def _open_array(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    try:  # read-only: Linux refuses a copy-on-write map larger than the memory
-        content = np.memmap(file, np.uint8, "r")
-        if _digest(file, SEAL) != content[-SEAL:].tobytes():
+def _open_array(file: Path, shape: tuple[int, ...], facts: dict) -> np.ndarray | None:
+    """The array as it was written, mapped; None where it is missing, or changed."""
+    *known, digest = facts["arrays"].get(str(shape[-1]), [0, 0, 0, ""])
+    try:
+        found = _status(file)
+        if found != known and (found[:1] != known[:1] or file_hash(file) != digest):
             return None
+        # read-only: Linux refuses a copy-on-write map larger than the memory
         array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # missing, or damaged
+    except (OSError, ValueError, EOFError):
         return None
     return array if array.shape == shape and array.dtype == np.uint8 else None
 
 
-def _digest(file: Path, but: int = 0) -> bytes:
-    """SHA-256 of a file less its last bytes; 2 GB/s, so that a cache stays quick to load."""
-    content = np.memmap(file, np.uint8, "r")
-    return hashlib.sha256(content[: len(content) - but]).digest()
+def _status(file: Path | os.DirEntry) -> list[int]:
+    """Bytes, times of the content's and of the last change."""
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]

@@ -117,6 +117,34 @@ def test_cache_is_used_and_follows_the_files(pictures, monkeypatch):
         folder(pictures)
 
 
+def test_the_cached_array_is_hashed_where_its_times_are_others_alone(
+    pictures, project, monkeypatch
+):
+    first = folder(pictures).train.images
+    (array,) = (project / "data" / "cache").glob("*.npy")
+    no_decoding(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(image_folder, "file_hash", mock.Mock(side_effect=AssertionError("hashed")))
+        assert torch.equal(folder(pictures).train.images, first), "its size and times are enough"
+        os.utime(array)
+        with pytest.raises(AssertionError, match="hashed"):
+            folder(pictures)
+    assert torch.equal(folder(pictures).train.images, first), "touched, but the same bytes"
+    content, times = bytearray(array.read_bytes()), array.stat()
+    content[-1] ^= 1
+    array.write_bytes(content)
+    os.utime(array, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(AssertionError, match="decoded"):
+        folder(pictures)
+
+
+def test_the_cache_keeps_an_array_a_size(pictures, monkeypatch):
+    sizes = [folder(pictures, stored_size=side).train.images for side in (5, 6)]
+    no_decoding(monkeypatch)
+    for side, images in zip((5, 6), sizes, strict=True):
+        assert torch.equal(folder(pictures, stored_size=side).train.images, images)
+
+
 @pytest.mark.parametrize("harm", ["no json", "half json", "other json", "half array", "no array"])
 def test_damaged_cache_is_rebuilt(pictures, project, harm):
     first = folder(pictures).train.images
