@@ -16,8 +16,7 @@ from common.config import LevelConfig, yaml_files
 from common.data import ImageSet, Splits, build_augmentation, cifar, load_splits, splits
 from common.data.splits import in_turn
 from common.evaluation import Results, statistics
-from common.models import StagedNetwork, input_size
-from common.models.weights import weights_file
+from common.models import StagedNetwork, input_size, weights
 from common.reports import ladder, store
 from common.reports.page import build_page
 from common.reports.records import check_reports
@@ -27,6 +26,7 @@ from common.training.logging import Logbook, TensorBoardLog
 from common.training.progress import best_epoch, check_resumable, check_unfinished, clear_drafts
 from common.training.schedules import build_schedule
 from common.utils import paths
+from common.utils.download import fetch
 from common.utils.errors import NoNetwork, UserError, nearest
 from common.utils.files import check_writable
 from common.utils.paths import reports_folder, run_name, runs_folder
@@ -54,6 +54,7 @@ class Experiment:
         self.processes = distributed.join(config.train.device)
         self.runtime = start_runtime(config.train, config.fast, self.processes)
         with self.processes.in_turn():
+            fetch([*cifar.missing(config.data), *weights.missing(config.network)])
             self.data: Splits = load_splits(config.data, input_size(config.network))
         self.name = run_name(self.level, config.stem, config.seed)
         self.folder = runs_folder(self.data.title) / self.name
@@ -256,11 +257,7 @@ def run_seeds(main: Callable[[LevelConfig], dict], config: LevelConfig) -> list[
     try:
         metrics = [main(config.with_seed(seed)) for seed in seeds]
     except NoNetwork as error:
-        places = [cifar.archive_place(config.data), weights_file(config.network)]
-        missing = " and ".join(str(p) for p in places if p and not p.is_file())
-        hint = "; without a network run with --offline"
-        hint += f", or put the missing files in place: {missing}" if missing else ""
-        raise UserError(f"{error}{hint}") from error
+        raise UserError(f"{error}; or run with --offline, which needs no network") from error
     if len(seeds) > 1:
         figures = [100 * m["test"]["accuracy"] for m in metrics]
         mean, std = np.mean(figures), np.std(figures, ddof=1)

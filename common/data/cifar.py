@@ -4,19 +4,14 @@ torchvision knows the addresses and checksums. The files are pickles, of which n
 """
 
 import codecs
-import contextlib
 import hashlib
-import http.client
 import io
 import os
 import pickle
 import shutil
-import socket
-import sys
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,11 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
-from torchvision.datasets.utils import check_integrity, download_url
+from torchvision.datasets.utils import check_integrity
 
 from common.config import DataConfig
 from common.utils import paths
-from common.utils.errors import NoNetwork, UserError
+from common.utils.download import Download, cannot_put, fetch
+from common.utils.errors import UserError
 from common.utils.paths import expanded
 
 COARSE = "cifar100_coarse"  # CIFAR-100's pictures, by their 20 coarse labels
@@ -45,7 +41,6 @@ ARRAYS = {  # what the pickles of arrays and, from Python 3, of bytes call
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): codecs.encode,
 }
-TIMEOUT = 30  # seconds without a byte after which a download has failed
 
 
 class Archive(NamedTuple):
@@ -81,10 +76,7 @@ def read_archive(name: str, root: Path) -> Archive:
                 f"fetch it from {kind.url}"
             ) from error
         except OSError as error:
-            raise UserError(
-                f"{root}: cannot put {TITLES[name]} here ({error.strerror}); "
-                "make room, or choose another place with --data.root"
-            ) from error
+            raise cannot_put(_download(name, root), error) from error
         found = _read_files(name, root)
     *batches, test, meta = found
     labels, names = LABELS[name]
@@ -124,18 +116,14 @@ class _Plain(pickle.Unpickler):
 
 def _install(name: str, root: Path) -> None:
     """Extract the archive, downloaded if need be, next to its place, and move it in when whole."""
-    kind = KINDS[name]
-    root.mkdir(parents=True, exist_ok=True)
+    kind, sums, archive = KINDS[name], _checksums(name), root / KINDS[name].filename
+    if not check_integrity(archive, kind.tgz_md5):
+        fetch([_download(name, root)])
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root) as work:
-        archive = root / kind.filename
-        if not check_integrity(archive, kind.tgz_md5):
-            archive = _download(name, root, Path(work))
-        sums = _checksums(name)
         _extract(archive, Path(work), [f"{kind.base_folder}/{file}" for file in sums])
         for file, md5 in sums.items():
             if not check_integrity(Path(work) / kind.base_folder / file, md5):
                 raise tarfile.TarError(f"{kind.base_folder}/{file} is missing in it, or damaged")
-        os.replace(archive, root / kind.filename)
         shutil.rmtree(root / kind.base_folder, ignore_errors=True)  # damaged, or we were not here
         os.replace(Path(work) / kind.base_folder, root / kind.base_folder)
 
@@ -149,33 +137,25 @@ def _extract(archive: Path, work: Path, files: list[str]) -> None:
                 (work / entry.name).write_bytes(tar.extractfile(entry).read())
 
 
-def _download(name: str, root: Path, work: Path) -> Path:
+def _download(name: str, root: Path) -> Download:
     kind = KINDS[name]
-    place = root / kind.filename
-    try:
-        with _manners():
-            download_url(kind.url, work, kind.filename, kind.tgz_md5)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
-        state = "is damaged" if place.exists() else "is missing"
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise NoNetwork(
-            f"{TITLES[name]}: {place} {state} and cannot be downloaded from {kind.url} "
-            f"({reason}); fetch it from there and put it in its place"
-        ) from error
-    return work / kind.filename
+    return Download(
+        what=TITLES[name],
+        url=kind.url,
+        place=root / kind.filename,
+        algorithm="md5",
+        digest=kind.tgz_md5,
+        elsewhere="--data.root",
+    )
 
 
-@contextlib.contextmanager
-def _manners() -> Iterator[None]:
-    """A download that gives up on a silent server, and shows its bar only on a terminal."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)
-    shown = sys.stderr.isatty()
-    try:
-        with contextlib.nullcontext() if shown else contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        socket.setdefaulttimeout(before)
+def missing(config: DataConfig) -> list[Download]:
+    """What must be downloaded for a data set; whether what is here is whole shows in reading."""
+    place, root = archive_place(config), archive_root(config)
+    if place is None or place.exists():
+        return []
+    files = [root / KINDS[config.name].base_folder / file for file in _checksums(config.name)]
+    return [] if all(file.is_file() for file in files) else [_download(config.name, root)]
 
 
 def archive_place(config: DataConfig) -> Path | None:

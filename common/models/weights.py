@@ -1,6 +1,5 @@
 """The weights that a network starts from: published, bundled, or in a file."""
 
-import http.client
 import logging
 import warnings
 import zipfile
@@ -16,7 +15,8 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 
 from common.config import NetworkConfig, named_step
 from common.data import InputSpec
-from common.utils.errors import NoNetwork, UserError
+from common.utils.download import Download, fetch
+from common.utils.errors import UserError
 from common.utils.files import file_hash
 from common.utils.paths import expanded
 
@@ -55,10 +55,8 @@ def load_weights(network: nn.Module, classifier: str, config: NetworkConfig) -> 
         UserError: weights that are unreadable or another network's.
         NoNetwork: weights that must be downloaded, and cannot be.
     """
-    place = weights_file(config)
-    if config.weights == "imagenet":
-        _download(_url(config), place)
-    weights = describe_weights(config)
+    fetch(missing(config))
+    place, weights = weights_file(config), describe_weights(config)
     if config.weights == "imagenet" and not weights.sha256.startswith(_prefix(place)):
         log.warning("%s is not the file that was published: SHA-256 %s", place, weights.sha256)
     if place is not None:
@@ -116,15 +114,21 @@ def _url(config: NetworkConfig) -> str:
     return PUBLISHED[name].url
 
 
-def _download(url: str, path: Path) -> None:
-    if path.is_file():
-        return
-    log.info("downloading ImageNet weights to %s", path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), _prefix(path))
-    except (OSError, RuntimeError, http.client.HTTPException) as error:  # URLError is an OSError
-        raise NoNetwork(f"cannot download the ImageNet weights to {path} ({error})") from error
+def missing(config: NetworkConfig) -> list[Download]:
+    """What must be downloaded for the configured weights."""
+    place = weights_file(config)
+    if config.weights != "imagenet" or place.is_file():
+        return []
+    return [
+        Download(
+            what="ImageNet weights",
+            url=_url(config),
+            place=place,
+            algorithm="sha256",
+            digest=_prefix(place),
+            elsewhere="the environment variable TORCH_HOME",
+        )
+    ]
 
 
 def _prefix(path: Path) -> str:

@@ -121,7 +121,7 @@ def test_compare_writes_a_row_a_config_beside_the_ladder(project):
     for name, data, _, accuracy, source in comparison.PUBLISHED:
         assert f"{accuracy:.2f} %" in page and source in page and name in page and data in page
     assert (place / "comparison.png").is_file()
-    assert "densenet121: not measured here: cannot download" in project.printed
+    assert "densenet121: not measured here: ImageNet weights" in project.printed
 
 
 def test_what_has_a_report_is_not_run_again(project):

@@ -7,7 +7,6 @@ import urllib.request
 import warnings
 
 import pytest
-import torch
 
 from helpers.projects import inside
 from helpers.refusals import LEVELS, one_line
@@ -23,7 +22,6 @@ def project(tmp_path):
     with inside(tmp_path / "project") as patch:
         patch.setenv("TORCH_HOME", str(tmp_path / "torch"))
         patch.setattr(urllib.request, "urlopen", no_network)
-        patch.setattr(torch.hub, "urlopen", no_network)
         yield tmp_path / "project"
 
 

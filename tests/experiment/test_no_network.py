@@ -2,12 +2,16 @@
 
 import http.client
 import os
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 
-import torch
-
+from common.utils import download
 from helpers.refusals import LEVELS, one_line
+
+URLOPEN = urllib.request.urlopen  # the tests' project has none
 
 
 def shell(tmp_path, *command):
@@ -45,7 +49,21 @@ def test_download_of_weights_that_breaks_off(refused, monkeypatch, tmp_path):
     def breaks_off(*_, **__):
         raise http.client.IncompleteRead(b"half")
 
-    monkeypatch.setattr(torch.hub, "urlopen", breaks_off)
+    monkeypatch.setattr(urllib.request, "urlopen", breaks_off)
     weights = tmp_path / "torch/hub/checkpoints/resnet18-f37072fd.pth"
-    refused(1, ["--data.name=digits"], "cannot download", weights, "--offline")
+    refused(1, ["--data.name=digits"], "cannot be downloaded", weights, "--offline")
     assert not weights.exists()
+
+
+def test_names_that_are_looked_for_in_vain(run, monkeypatch, project, tmp_path):
+    """What is fetched is said first; one attempt, of some seconds, and all files are named."""
+    monkeypatch.setattr(urllib.request, "urlopen", URLOPEN)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(30))
+    monkeypatch.setattr(download, "ANSWER", 1)
+    begun = time.monotonic()
+    code, said, text = run(3)
+    assert time.monotonic() - begun < 10
+    archive = project / "data/cifar-10-python.tar.gz"
+    weights = tmp_path / "torch/hub/checkpoints/resnet18-f37072fd.pth"
+    one_line(code, text, archive, weights, "toronto.edu", "pytorch.org", "no answer in 1 seconds")
+    assert said.count("fetching") == 1 and "fetching https://www.cs.toronto.edu" in said

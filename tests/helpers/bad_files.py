@@ -104,7 +104,7 @@ WEIGHTS = [
         weights({"encoder.pos_embedding": torch.zeros(1, 190, 768)}),
         "mine.pth is not for this network: 'encoder.pos_embedding' cannot be interpolated",
     ),
-    ("1 --data.name digits", {}, "cannot download the ImageNet weights", "--offline"),
+    ("1 --data.name digits", {}, "ImageNet weights", "cannot be downloaded", "--offline"),
 ]
 BEST, LAST = "level1_baseline/best.pt", "level1_baseline/last.pt"
 LEVEL4, PREDICT, GRADE = (

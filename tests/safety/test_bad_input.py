@@ -19,7 +19,6 @@ import urllib.request
 import warnings
 
 import pytest
-import torch
 from PIL import Image
 
 from helpers import bad_files, spoiled
@@ -83,7 +82,6 @@ def in_this_process(project, command, capsys):
     with inside(project) as patch, warnings.catch_warnings(record=True) as warned:
         patch.setattr(sys, "argv", [str(place / script), *arguments])
         patch.setattr(urllib.request, "urlopen", no_network)
-        patch.setattr(torch.hub, "urlopen", no_network)
         try:
             runpy.run_path(str(place / script), run_name="__main__")
         except SystemExit as stopped:
