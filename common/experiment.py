@@ -16,7 +16,7 @@ from common.config import LevelConfig, yaml_files
 from common.data import ImageSet, Splits, build_augmentation, cifar, load_splits, splits
 from common.data.splits import in_turn
 from common.evaluation import Results, statistics
-from common.models import StagedNetwork, input_size, weights
+from common.models import StagedNetwork, check_network, input_size, weights
 from common.reports import ladder, store
 from common.reports.page import build_page
 from common.reports.records import check_reports
@@ -51,6 +51,7 @@ class Experiment:
         self.level, self.levels, self.config = folder.name, folder.parent, config
         build_augmentation(config.augment, mirror=True)  # an unknown name is said before the work
         build_schedule(config.train.schedule, steps=1)
+        check_network(config.network)
         self.processes = distributed.join(config.train.device)
         self.runtime = start_runtime(config.train, config.fast, self.processes)
         with self.processes.in_turn():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from common.config.ranges import ABOVE_ZERO, PART, SEEDS, SHARE, SIDE, STAGES, at_least, within
+from common.config.ranges import NOT_NEGATIVE, PART, POSITIVE, SEEDS, SHARE, SIDE, STAGES, whole
 from common.utils.paths import PROJECT, tilde
 
 # A technique by name, with or without parameters: "flip", or {"crop": {"padding": 4}}.
@@ -35,10 +35,10 @@ class DataConfig:
     root: str | None = None
     title: str | None = None
     mirror: bool | None = None
-    stored_size: Annotated[int | None, within(1, SIDE)] = None
-    split_seed: Annotated[int, within(0, 2**32 - 1)] = 0
+    stored_size: Annotated[int | None, whole(1, SIDE)] = None
+    split_seed: Annotated[int, whole(0, 2**32 - 1)] = 0
     val_fraction: Annotated[float, PART] = 0.2
-    limit: Annotated[int | None, at_least(1)] = None
+    limit: Annotated[int | None, whole(1)] = None
     skip_unreadable: bool = False
 
 
@@ -59,7 +59,7 @@ class NetworkConfig:
     arch: Step = "resnet18"
     weights: str = "imagenet"
     weights_title: str | None = None
-    image_size: Annotated[int | None, within(32, SIDE)] = None
+    image_size: Annotated[int | None, whole(32, SIDE)] = None
     trainable: Annotated[list[str], STAGES] = field(default_factory=lambda: ["head"])
     taps: list[str] | None = None
     start_from: str | None = None
@@ -92,20 +92,20 @@ class TrainConfig:
         deterministic: on a GPU, too, the same seed gives the same bits; slower there
     """
 
-    epochs: Annotated[int, at_least(1)] = 5
-    batch_size: Annotated[int, within(1, 2**31 - 1)] = 128
+    epochs: Annotated[int, whole(1)] = 5
+    batch_size: Annotated[int, whole(1, 2**31 - 1)] = 128
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    lr: Annotated[float, ABOVE_ZERO] = 1e-3
-    weight_decay: Annotated[float, at_least(0)] = 0.0
+    lr: Annotated[float, POSITIVE] = 1e-3
+    weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
     schedule: Step = "constant"
     label_smoothing: Annotated[float, SHARE] = 0.0
-    clip_norm: Annotated[float | None, ABOVE_ZERO] = None
+    clip_norm: Annotated[float | None, POSITIVE] = None
     ema: Annotated[float | None, PART] = None
-    early_stopping: Annotated[int | None, at_least(1)] = None
+    early_stopping: Annotated[int | None, whole(1)] = None
     freeze_batch_norm: bool = False
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
-    threads: Annotated[int | None, within(1, 1024)] = None
+    threads: Annotated[int | None, whole(1, 1024)] = None
     compile: bool = False
     deterministic: bool = False
 
@@ -163,7 +163,7 @@ class LevelConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     test: TestConfig = field(default_factory=TestConfig)
     benchmarks: list[Benchmark] = field(default_factory=list)
-    seed: Annotated[int, at_least(0)] = 0
+    seed: Annotated[int, whole(0)] = 0
     seeds: Annotated[list[int] | None, SEEDS] = None
     resume: bool = False
     anew: bool = False

@@ -1,6 +1,6 @@
 """Networks as named stages; starting weights; the frozen prefix."""
 
-from common.models.backbones import Backbone, build_backbone
+from common.models.backbones import Backbone, build_backbone, check_network
 from common.models.staged import Classifier, Features, StagedNetwork
 from common.models.trunk import FeatureBatches, Trunk
 from common.models.weights import Weights, input_size
@@ -14,5 +14,6 @@ __all__ = [
     "Trunk",
     "Weights",
     "build_backbone",
+    "check_network",
     "input_size",
 ]

@@ -1,26 +1,27 @@
 """Networks as an ordered dict of named stages, with their weights.
 
-To add a network, add a function to `NETWORKS` that returns its stages; its parameters are options
-in a config: `arch: {cnn: {depth: 5}}`. All but the classifier, which every level builds
-anew, belongs to a stage.
+To add a network, add a function to `NETWORKS` that returns its stages; its parameters that have a
+rule are options in a config: `arch: {cnn: {depth: 5}}`. All but the classifier, which every level
+builds anew, belongs to a stage.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torchvision import models
 
 from common.config import NetworkConfig
-from common.config.ranges import SHARE, within
+from common.config.ranges import FLAG, SHARE, one_of, whole
 from common.config.registry import Registry
-from common.models.weights import Weights, input_size, load_weights
+from common.models.weights import Weights, check_fit, input_size, load_weights
 from common.utils.errors import UserError, nearest
 
 Dropout = Annotated[float, SHARE]
-Width = Annotated[int, within(1, 4096)]  # channels
+Width = Annotated[int, whole(1, 4096)]  # channels
 
 
 @dataclass
@@ -47,10 +48,10 @@ class Architecture:
     classifier: str = "fc."
 
 
-def _convolution(inputs: int, outputs: int, kernel: int = 3, norm: bool = True) -> list[nn.Module]:
+def _convolution(inputs: int, outputs: int, kernel: int = 3) -> list[nn.Module]:
     """Convolution of the same size, batch norm, ReLU."""
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=not norm)
-    return [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)] if norm else [conv, nn.ReLU()]
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+    return [conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
 
 def _of_own(stages: list[tuple[str, nn.Module, int]]) -> Architecture:
@@ -81,8 +82,8 @@ def cnn_small(image_size: int, dropout: Dropout = 0.0) -> Architecture:
 
 def cnn(
     image_size: int,
-    depth: Literal[4, 5, 6] = 6,
-    kernel: Literal[1, 3, 5, 7] = 3,
+    depth: Annotated[int, one_of(4, 5, 6)] = 6,
+    kernel: Annotated[int, one_of(1, 3, 5, 7)] = 3,
     dropout: Dropout = 0.5,
     width: Width = 64,
 ) -> Architecture:
@@ -130,7 +131,7 @@ def vgg13(dropout: Dropout = 0.5) -> Architecture:
     return _of_own([*stages, ("dense", nn.Sequential(nn.AdaptiveAvgPool2d(1), *hidden), 4096)])
 
 
-def resnet18(small_stem: bool = False) -> Architecture:
+def resnet18(small_stem: Annotated[bool, FLAG] = False) -> Architecture:
     """He et al., 2016; `small_stem`: 3x3 and no pooling, for pictures of 32 px."""
     network = models.resnet18()
     if small_stem:
@@ -214,8 +215,7 @@ def build_backbone(config: NetworkConfig) -> Backbone:
     """
     architecture = build_architecture(config)
     channels = {name: channels for name, _, channels in architecture.stages}
-    if unknown := [tap for tap in config.taps or [] if tap not in channels]:
-        raise UserError(f"network.taps: no stage '{unknown[0]}'{nearest(unknown[0], channels)}")
+    check_stages("taps", config.taps or [], channels)
     weights = load_weights(architecture.network, architecture.classifier, config)
     stages = OrderedDict((name, stage) for name, stage, _ in architecture.stages)
     return Backbone(stages, channels, weights)
@@ -228,3 +228,27 @@ def build_architecture(config: NetworkConfig) -> Architecture:
         UserError: an unknown network or option, or a value that the option does not take.
     """
     return ARCHITECTURES.build(config.arch, image_size=input_size(config))
+
+
+def check_network(config: NetworkConfig) -> None:
+    """What is wrong with a network by its config alone: tenths of a second, no picture is read.
+
+    Raises:
+        UserError: an unknown network, option or stage; weights that are not there, unreadable or
+            another network's.
+    """
+    try:
+        with torch.device("meta"):  # names and shapes without numbers
+            architecture = build_architecture(config)
+    except (NotImplementedError, RuntimeError):  # one that looks at its numbers while it is built
+        architecture = build_architecture(config)
+    stages = [name for name, _, _ in architecture.stages]
+    check_stages("taps", config.taps or [], stages)
+    check_stages("trainable", config.trainable, [*stages, "head"])
+    check_fit(architecture.network, architecture.classifier, config)
+
+
+def check_stages(option: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise UserError for a name under `network.<option>` that is no stage."""
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"network.{option}: no stage '{unknown[0]}'{nearest(unknown[0], known)}")

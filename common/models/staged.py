@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.models.backbones import Backbone
-from common.utils.errors import UserError, nearest
+from common.models.backbones import Backbone, check_stages
 
 
 @dataclass
@@ -73,9 +72,7 @@ class StagedNetwork(nn.Module):
         self.stages = nn.ModuleDict(backbone.stages)
         self.head = head
         self.taps = tuple(taps)
-        for tap in taps:
-            if tap not in self.stages:
-                raise UserError(f"network.taps: no stage '{tap}'{nearest(tap, self.stages)}")
+        check_stages("taps", taps, self.stages)
         self.weights = backbone.weights
         self.start: str | None = None
         self.batch_norm_trains = True
@@ -84,9 +81,7 @@ class StagedNetwork(nn.Module):
     def set_trainable(self, trainable: list[str]) -> None:
         """Freeze all but these."""
         known = [*self.stages, "head"]
-        for name in trainable:
-            if name not in known:
-                raise UserError(f"network.trainable: no stage '{name}'{nearest(name, known)}")
+        check_stages("trainable", trainable, known)
         self.trainable = [name for name in known if name in trainable]
         self.unfreeze(self.trainable)
 

@@ -30,6 +30,7 @@ PUBLISHED = {
 }
 NAMED = ("imagenet", "tiny-imagenet", "none")
 BUNDLED = Path(__file__).resolve().parents[1] / "weights" / "resnet18_tiny_imagenet.pth"
+COUNTERS = "num_batches_tracked"  # of batch norm's batches: not in older files
 BUNDLED_SHA256 = "0faebba08bb6fab62f1ca3c07da964869dfcb0cc9c24eda7330748ad667b0ae6"
 
 
@@ -61,19 +62,26 @@ def load_weights(network: nn.Module, classifier: str, config: NetworkConfig) -> 
         log.warning("%s is not the file that was published: SHA-256 %s", place, weights.sha256)
     if place is not None:
         state = _read(place)
-        positions = "encoder.pos_embedding"  # of a vision transformer, which has one a patch
-        if positions in state and hasattr(network, "image_size"):
-            size = network.image_size, network.patch_size
-            try:
-                state = interpolate_embeddings(*size, OrderedDict(state))
-            except (ValueError, RuntimeError) as error:  # no such shape; no such layout, no numbers
-                reason = " ".join(str(error).split())[:200]
-                raise UserError(
-                    f"network.weights: {config.weights} is not for this network: '{positions}' "
-                    f"cannot be interpolated ({reason})"
-                ) from error
-        _load(network, state, classifier, config.weights)
+        if left := [value for key, value in state.items() if key.startswith(classifier)]:
+            classes = max(value.shape[:1].numel() for value in left)
+            log.info(
+                "weights %s: their classifier of %d classes is left out", config.weights, classes
+            )
+        body = _fitting(network, classifier, state, config.weights)
+        _check_numbers(body, network.state_dict(), config.weights)
+        network.load_state_dict(body, strict=False)
     return weights
+
+
+def check_fit(network: nn.Module, classifier: str, config: NetworkConfig) -> None:
+    """Compare the names and shapes of the configured weights with those of a network, which may be
+    on meta. What must be downloaded first is compared when it is loaded.
+
+    Raises:
+        UserError: weights that are not there, unreadable or another network's.
+    """
+    if config.weights != "none" and not missing(config):
+        _fitting(network, classifier, _read(_file(config), glance=True), config.weights)
 
 
 def input_size(config: NetworkConfig) -> int:
@@ -83,9 +91,7 @@ def input_size(config: NetworkConfig) -> int:
 
 def describe_weights(config: NetworkConfig) -> Weights:
     """Name, hash and input of the configured weights, which must be there already."""
-    path = weights_file(config)
-    if path is not None and not path.is_file():
-        raise UserError(f"network.weights: no file {path}; or imagenet, tiny-imagenet, none")
+    path = _file(config)
     sha256 = file_hash(path) if path else None
     if config.weights == "tiny-imagenet" and sha256 != BUNDLED_SHA256:
         raise UserError(f"{path}: not the bundled file any more; restore it with git checkout")
@@ -102,6 +108,13 @@ def weights_file(config: NetworkConfig) -> Path | None:
     if config.weights == "imagenet":
         return Path(torch.hub.get_dir()) / "checkpoints" / Path(_url(config)).name
     return expanded(config.weights)
+
+
+def _file(config: NetworkConfig) -> Path | None:
+    path = weights_file(config)
+    if path is not None and not path.is_file():
+        raise UserError(f"network.weights: no file {path}; or imagenet, tiny-imagenet, none")
+    return path
 
 
 def _url(config: NetworkConfig) -> str:
@@ -136,13 +149,17 @@ def _prefix(path: Path) -> str:
     return path.stem.rsplit("-", 1)[1]
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path, glance: bool = False) -> dict[str, Tensor]:
+    """A file's tensors by name; at a glance, their numbers stay on the disk, and unchecked."""
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
-        _check_sums(path)
+        with open(path, "rb") as file:
+            zipped = file.read(4) == b"PK\x03\x04"
+        if zipped and not glance:
+            _check_sums(path)
         with warnings.catch_warnings(action="ignore"):  # of other pickles, which are refused
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path, "cpu", weights_only=True, mmap=zipped and glance)
     except UserError:
         raise
     except Exception as error:  # a file that is no state dict fails in a dozen ways
@@ -167,13 +184,10 @@ def _check_sums(path: Path) -> None:
     changes in them shows in the file's SHA-256 alone, which runs report, and which resuming and
     the grader compare.
     """
-    with open(path, "rb") as file:
-        zipped = file.read(4) == b"PK\x03\x04"
-    if zipped:
-        with zipfile.ZipFile(path) as archive:
-            summed = any(member.CRC for member in archive.infolist())
-            if summed and (name := archive.testzip()):
-                raise ValueError(f"{name} is not as it was written")
+    with zipfile.ZipFile(path) as archive:
+        summed = any(member.CRC for member in archive.infolist())
+        if summed and (name := archive.testzip()):
+            raise ValueError(f"{name} is not as it was written")
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -185,36 +199,45 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     return load_file(path)
 
 
-def _load(network: nn.Module, state: dict[str, Tensor], classifier_prefix: str, name: str) -> None:
-    """Load all but the classifier, which every level builds anew."""
-    own = network.state_dict()
-    classifier = [key for key in state if key.startswith(classifier_prefix)]
-    if classifier:
-        classes = max(state[key].shape[:1].numel() for key in classifier)
-        log.info("weights %s: their classifier of %d classes is left out", name, classes)
-    body = {key: value for key, value in state.items() if key not in classifier}
-    wanted = {key for key in own if not key.startswith(classifier_prefix)}
-    optional = {key for key in wanted if key.endswith("num_batches_tracked")}
-    wrong = sorted(key for key in body.keys() & wanted if body[key].shape != own[key].shape)
-    missing, unknown = sorted(wanted - body.keys() - optional), sorted(body.keys() - wanted)
-    for what, keys in (("lack", missing), ("have no place for", unknown), ("misshape", wrong)):
+def _fitting(
+    network: nn.Module, classifier: str, state: dict[str, Tensor], name: str
+) -> dict[str, Tensor]:
+    """The network's weights in a state dict, by names and shapes; without those of a classifier,
+    which every level builds anew.
+    """
+    other = f"network.weights: {name} is not for this network: "
+    positions = "encoder.pos_embedding"  # of a vision transformer, which has one a patch
+    if positions in state and hasattr(network, "image_size"):
+        size = network.image_size, network.patch_size
+        try:
+            state = interpolate_embeddings(*size, OrderedDict(state))
+        except (ValueError, RuntimeError) as error:  # no such shape; no such layout, no numbers
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{other}'{positions}' cannot be interpolated ({reason})") from error
+    body = {key: value for key, value in state.items() if not key.startswith(classifier)}
+    own = {k: v for k, v in network.state_dict().items() if not k.startswith(classifier)}
+    lacking = sorted(k for k in own.keys() - body.keys() if not k.endswith(COUNTERS))
+    wrong = sorted(k for k in body.keys() & own.keys() if body[k].shape != own[k].shape)
+    unknown = sorted(body.keys() - own.keys())
+    for what, keys in (("lack", lacking), ("have no place for", unknown), ("misshape", wrong)):
         if keys:
             raise UserError(
-                f"network.weights: {name} is not for this network: its weights {what} '{keys[0]}'"
-                f" and {len(keys) - 1} more; choose weights of the same network.arch"
+                f"{other}its weights {what} '{keys[0]}' and {len(keys) - 1} more; "
+                "choose weights of the same network.arch"
             )
-    bad = [key for key in wanted & body.keys() - optional if not _plain(body[key])]
-    if bad := min(bad, default=None) or not_finite(_as_own(body, own)):
+    return body
+
+
+def _check_numbers(body: dict[str, Tensor], own: dict[str, Tensor], name: str) -> None:
+    """Refuse what is no ordinary array of numbers, or too large for the network's own types."""
+    odd = [key for key, value in body.items() if not key.endswith(COUNTERS) and not _plain(value)]
+    if bad := min(odd, default=None) or not_finite(
+        {k: v.to(own[k].dtype) for k, v in body.items()}
+    ):
         raise UserError(
             f"network.weights: {name}: '{bad}' holds NaN, infinity or no real numbers; choose a "
             "file of weights that was not damaged in training"
         )
-    network.load_state_dict(body, strict=False)
-
-
-def _as_own(body: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As the network takes them: numbers of its own types, which may be too small for some."""
-    return {key: value.to(own[key].dtype) for key, value in body.items() if key in own}
 
 
 def _plain(tensor: Tensor) -> bool:

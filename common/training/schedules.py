@@ -9,11 +9,12 @@ import math
 from typing import Annotated
 
 from common.config import Step
-from common.config.ranges import at_least, within
+from common.config.ranges import whole, within
 from common.config.registry import Registry
 
-Share = Annotated[float, within(0, 1)]
-Epochs = Annotated[int, at_least(1)]
+SHARE = within(0, 1)
+Share = Annotated[float, SHARE]
+Epochs = Annotated[int, whole(1, 2**31 - 1)]
 
 
 def constant(step: int, steps: int) -> float:
@@ -64,7 +65,7 @@ FUNCTIONS = constant, cosine, one_cycle, plateau, gradual
 SCHEDULES = Registry(
     "train.schedule",
     {function.__name__: function for function in FUNCTIONS},
-    common={"layer_decay": (Share, 1.0)},
+    common={"layer_decay": (SHARE, 1.0)},
 )
 
 

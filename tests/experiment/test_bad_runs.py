@@ -2,7 +2,9 @@
 
 import re
 import shlex
+from unittest import mock
 
+from common import experiment
 from common.config import load_config
 from helpers.makers import make_picture_folder
 from helpers.refusals import LEVELS, TINY, on
@@ -41,6 +43,17 @@ def test_level_4_on_another_level_3(run, refused, tmp_path):
     assert suggested(text).data.root == str(tmp_path / "pets")
     refused(4, [*TINY, "--seed=1"], "level3_fusion", "run first", "--seed 1")
     assert run(4, *TINY)[0] == 0, "the same data, split, weights and seed: it runs"
+
+
+# ---- what the config tells ----
+
+
+def test_what_the_config_tells_is_refused_before_the_pictures_are_read(refused, monkeypatch):
+    monkeypatch.setattr(experiment, "load_splits", mock.Mock(side_effect=AssertionError("read")))
+    refused(1, [*TINY, "--network.arch=cnn"], "tiny-imagenet is not for this network", "block1")
+    refused(1, [*TINY, "--network.trainable=[layr4]"], "no stage 'layr4'", "mean 'layer4'")
+    refused(1, [*TINY, "--network.weights=none.pth"], "no file none.pth")
+    refused(1, [*TINY, "--augment=[flop]"], "augment: unknown 'flop'")
 
 
 # ---- resuming ----

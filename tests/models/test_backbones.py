@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from common.config import NetworkConfig
+from common.models import backbones, check_network
 from common.models import weights as starting_weights
 from common.models.weights import BUNDLED, BUNDLED_SHA256, weights_file
 from common.utils.errors import NoNetwork, UserError
@@ -196,3 +197,63 @@ def test_counters_may_be_missing(state, tmp_path):
 
 def test_unknown_network():
     refused("none", "network.arch", "mean 'resnet18'", arch="resnet8")
+
+
+# ---- what the config tells, before the pictures are read ----
+
+
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+def test_weights_that_fit_are_looked_at_and_not_read(state, tmp_path, monkeypatch, ending):
+    file = tmp_path / f"mine{ending}"
+    if ending == ".pth":
+        torch.save(state, file)
+    else:
+        pytest.importorskip("safetensors.torch").save_file(state, file)
+    for read in ("file_hash", "_check_sums", "not_finite"):
+        monkeypatch.setattr(starting_weights, read, mock.Mock(side_effect=AssertionError(read)))
+    generator = torch.get_rng_state()
+    for weights in ("none", "tiny-imagenet", file):
+        check(weights, trainable=["layer4", "head"], taps=["layer3"])
+    check("imagenet")  # to be downloaded: it is compared when it is loaded
+    check("none", arch="vit_b_16", image_size=64)
+    assert torch.equal(torch.get_rng_state(), generator), "nothing was drawn"
+    assert urllib.request.urlopen.call_count == 0
+
+
+def check(weights, **options):
+    check_network(NetworkConfig(weights=str(weights), **options))
+
+
+@pytest.mark.parametrize(
+    ("weights", "options", "says"),
+    [
+        ("tiny-imagenet", {"arch": "cnn"}, "is not for this network: its weights lack 'block1"),
+        ("tiny-imagenet", {"arch": {"resnet18": {"small_stem": True}}}, "misshape 'conv1.weight'"),
+        ("none", {"arch": "resnet34"}, "unknown 'resnet34'; did you mean 'resnet18'"),
+        ("none", {"arch": {"cnn": {"depth": 9}}}, "depth must be one of 4, 5, 6, not '9'"),
+        ("none", {"arch": "vit_b_16", "image_size": 40}, "a multiple of 16, not 40"),
+        ("none", {"taps": ["layer5"]}, "network.taps: no stage 'layer5'; did you mean 'layer4'"),
+        (
+            "none",
+            {"trainable": ["heat"]},
+            "network.trainable: no stage 'heat'; did you mean 'head'",
+        ),
+        ("imagenet", {"arch": "mlp"}, "there are no ImageNet weights for mlp"),
+        ("none.pth", {}, "network.weights: no file none.pth"),
+        (__file__, {}, "is no file of weights"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_by_its_config(weights, options, says):
+    with pytest.raises(UserError) as caught:
+        check(weights, **options)
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_architecture_that_looks_at_its_numbers(monkeypatch):
+    def curious(image_size):
+        architecture = backbones.mlp(image_size)
+        assert float(next(architecture.network.parameters()).detach().sum()) != 0
+        return architecture
+
+    monkeypatch.setitem(backbones.ARCHITECTURES, "curious", curious)
+    check("none", arch="curious", trainable=["hidden2", "head"])

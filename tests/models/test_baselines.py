@@ -161,7 +161,7 @@ def test_a_transformers_positions_are_interpolated_to_other_sizes(tmp_path):
         ({"arch": {"mlp": {"image_size": 5}}}, "mlp has no option 'image_size'"),
         ({"arch": {"cnn": {"depth": 9}}}, "cnn: depth must be one of 4, 5, 6, not '9'"),
         ({"arch": {"cnn": {"kernel": 4}}}, "cnn: kernel must be one of 1, 3, 5, 7, not '4'"),
-        ({"arch": {"vgg13": {"dropout": "much"}}}, "vgg13: dropout must be a number in [0, 1)"),
+        ({"arch": {"vgg13": {"dropout": "much"}}}, "vgg13: dropout must be in [0, 1), not 'much'"),
         ({"arch": {"efficientnet_v2_s": {"dropout": 0.5}}}, "no option 'dropout'; it has none"),
         ({"arch": "vit_b_16", "image_size": 40}, "a multiple of 16, not 40"),
         ({"arch": "mlp", "weights": "imagenet"}, "no ImageNet weights for mlp; choose none"),

@@ -129,9 +129,9 @@ def test_resume_is_exact_with_each(train, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("schedule", "says"),
     [
-        ({"plateau": {"patience": 0}}, "patience must be a whole number at least 1"),
+        ({"plateau": {"patience": 0}}, "patience must be a whole number from 1 to"),
         ({"plateau": {"factor": 2}}, "factor must be a number from 0 to 1"),
-        ({"gradual": {"epochs": 1.5}}, "epochs must be a whole number at least 1"),
+        ({"gradual": {"epochs": 1.5}}, "epochs must be a whole number from 1 to"),
         ({"constant": {"layer_decay": -1}}, "layer_decay must be a number from 0 to 1"),
         ({"constant": {"decay": 0.5}}, "did you mean 'layer_decay'"),
     ],

@@ -12,12 +12,12 @@ class AugmentationStep:
     of 0 to 255, uint8 or float32.
 
     Attributes:
-        whole: its geometry moves pixels by whole ones alone, and mirrors.
+        exact: its geometry moves pixels by whole ones alone, and mirrors.
         after_geometry: it changes the new picture: the geometry before it is made first.
         mixes: it mixes pictures with each other.
     """
 
-    whole = False
+    exact = False
     after_geometry = False
     mixes = False
 

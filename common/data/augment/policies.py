@@ -10,7 +10,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from common.config.ranges import within
+from common.config.ranges import whole
 from common.data.augment import color, geometry
 from common.data.augment.base import AugmentationStep
 
@@ -110,8 +110,8 @@ class RandAugment(Policy):
 
     def __init__(
         self,
-        count: Annotated[int, within(1, 14)] = 2,
-        magnitude: Annotated[int, within(0, BINS - 1)] = 9,
+        count: Annotated[int, whole(1, 14)] = 2,
+        magnitude: Annotated[int, whole(0, BINS - 1)] = 9,
     ):
         ranges = {"rotate": _values(0, 30), "posterize": _bits((BINS - 1) / 4)}
         ranges |= dict.fromkeys(("shear_x", "shear_y"), _values(0, 0.3))

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.config import Step
-from common.config.ranges import SIDE, within
+from common.config.ranges import SIDE, pair, whole, within
 from common.config.registry import Registry
 from common.data.augment import color, geometry
 from common.data.augment.base import AugmentationStep
@@ -24,7 +24,7 @@ class Flip(AugmentationStep):
     Where a mirrored picture would not keep its label (`mirror` false), it does nothing.
     """
 
-    whole = True
+    exact = True
 
     def __init__(self, probability: Probability = 0.5, *, mirror: bool):
         self.probability = probability if mirror else 0.0
@@ -43,9 +43,9 @@ class Crop(AugmentationStep):
     `padding` in pixels; by default an eighth of the picture's side.
     """
 
-    whole = True
+    exact = True
 
-    def __init__(self, padding: Annotated[int | None, within(0, SIDE)] = None):
+    def __init__(self, padding: Annotated[int | None, whole(0, SIDE)] = None):
         self.padding = padding
 
     def matrix(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -65,8 +65,8 @@ class ResizedCrop(AugmentationStep):
 
     def __init__(
         self,
-        scale: Annotated[list[float], within(1e-3, 1)] = (0.25, 1.0),
-        ratio: Annotated[list[float], within(1e-3, 100)] = (3 / 4, 4 / 3),
+        scale: Annotated[list[float], pair(1e-3, 1)] = (0.25, 1.0),
+        ratio: Annotated[list[float], pair(1e-3, 100)] = (3 / 4, 4 / 3),
     ):
         self.scale, self.ratio = scale, ratio
 
@@ -138,7 +138,7 @@ class Erase(AugmentationStep):
     def __init__(
         self,
         probability: Probability = 0.5,
-        scale: Annotated[list[float], within(0, 1)] = (0.02, 0.33),
+        scale: Annotated[list[float], pair(0, 1)] = (0.02, 0.33),
     ):
         self.probability, self.scale = probability, scale
 
@@ -187,14 +187,14 @@ class Augmentation:
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Change a batch: uint8 (B, 3, H, W) in; uint8 out where only whole pixels moved."""
-        waiting, whole = None, True
+        waiting, exact = None, True
         for step in self.steps:
             if step.after_geometry and waiting is not None:
-                images, waiting, whole = geometry.resample(images, waiting, whole), None, True
+                images, waiting, exact = geometry.resample(images, waiting, exact), None, True
             images, m = step.both(images, generator)
             if m is not None:
-                waiting, whole = m if waiting is None else waiting @ m, whole and step.whole
-        return images if waiting is None else geometry.resample(images, waiting, whole)
+                waiting, exact = m if waiting is None else waiting @ m, exact and step.exact
+        return images if waiting is None else geometry.resample(images, waiting, exact)
 
     def mix(
         self, images: Tensor, labels: Tensor, classes: int, generator: torch.Generator
