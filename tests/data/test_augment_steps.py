@@ -10,7 +10,7 @@ from torchvision.transforms import functional as tv
 
 from common.config import LevelConfig
 from common.data import Batches, build_augmentation
-from common.data.augment import color, geometry, mixing, policies
+from common.data.augment import color, geometry, policies, steps
 from common.data.augment.steps import STEPS, Erase, Jitter, ResizedCrop, boxes
 from common.utils.errors import UserError
 from helpers.makers import generator
@@ -143,7 +143,7 @@ def test_erase_fills_one_box_of_noise_with_its_probability():
         assert 0.05 <= box.float().mean() <= 0.26
 
 
-@pytest.mark.parametrize("step", [mixing.MixUp(1.0), mixing.CutMix(1.0)])
+@pytest.mark.parametrize("step", [steps.MixUp(1.0), steps.CutMix(1.0)])
 def test_labels_are_mixed_as_the_pictures_are(step):
     """Picture i is all of the value i: what came from where can be read off it."""
     count = 40
@@ -156,14 +156,14 @@ def test_labels_are_mixed_as_the_pictures_are(step):
     for picture, share in zip(mixed, shares, strict=True):
         values = picture.unique()
         sources = (share > 0).nonzero()[:, 0].tolist()
-        if isinstance(step, mixing.CutMix):
+        if isinstance(step, steps.CutMix):
             assert {int(v) for v in values} <= {*sources} | {0}
         else:
             assert len(values) == 1
 
 
 def test_mixup_draws_its_share_from_beta():
-    drawn = mixing._beta(0.4, torch.zeros(20_000, 1), generator())
+    drawn = steps._beta(0.4, torch.zeros(20_000, 1), generator())
     assert abs(drawn.mean() - 0.5) < 0.01
     assert abs(drawn.var() - 1 / (4 * (2 * 0.4 + 1))) < 0.005  # of Beta(a, a)
 

@@ -1,6 +1,7 @@
 """The steps of an augmentation, and how they work together; to add one, add it to `STEPS`."""
 
 import math
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -12,12 +13,13 @@ from common.config.ranges import SIDE, pair, whole, within
 from common.config.registry import Registry
 from common.data.augment import color, geometry
 from common.data.augment.base import AugmentationStep
-from common.data.augment.mixing import CutMix, MixUp, box_mask
 from common.data.augment.policies import RandAugment, TrivialAugment
 
 Probability = Amount = Annotated[float, within(0, 1)]
+Alpha = Annotated[float, within(1e-3, 1e3)]
 
 
+@dataclass
 class Flip(AugmentationStep):
     """Mirror left-right with the given probability.
 
@@ -26,17 +28,18 @@ class Flip(AugmentationStep):
 
     exact = True
 
-    def __init__(self, probability: Probability = 0.5, *, mirror: bool):
-        self.probability = probability if mirror else 0.0
+    mirror: bool
+    probability: Probability = 0.5
 
     def matrix(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """x becomes width - 1 - x where it is drawn."""
         draws = torch.rand(len(images), generator=generator, device=images.device)
-        flipped = (draws < self.probability).float()
+        flipped = (draws < (self.probability if self.mirror else 0)).float()
         last = images.shape[3] - 1
         return geometry.matrices(len(images), images.device, xx=1 - 2 * flipped, x1=last * flipped)
 
 
+@dataclass
 class Crop(AugmentationStep):
     """Pad by reflection and cut the original size out again at a random place.
 
@@ -45,8 +48,7 @@ class Crop(AugmentationStep):
 
     exact = True
 
-    def __init__(self, padding: Annotated[int | None, whole(0, SIDE)] = None):
-        self.padding = padding
+    padding: Annotated[int | None, whole(0, SIDE)] = None
 
     def matrix(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Moves by whole pixels."""
@@ -57,18 +59,15 @@ class Crop(AugmentationStep):
         return geometry.matrices(batch, images.device, x1=shifts[1], y1=shifts[0])
 
 
+@dataclass
 class ResizedCrop(AugmentationStep):
     """Cut out a share `scale` of the area at random, sides in a ratio `ratio`, and enlarge it.
 
     Szegedy et al., 2015, https://arxiv.org/abs/1409.4842.
     """
 
-    def __init__(
-        self,
-        scale: Annotated[list[float], pair(1e-3, 1)] = (0.25, 1.0),
-        ratio: Annotated[list[float], pair(1e-3, 100)] = (3 / 4, 4 / 3),
-    ):
-        self.scale, self.ratio = scale, ratio
+    scale: Annotated[list[float], pair(1e-3, 1)] = (0.25, 1.0)
+    ratio: Annotated[list[float], pair(1e-3, 100)] = (3 / 4, 4 / 3)
 
     def matrix(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Area uniform, ratio log-uniform, place uniform; sides no longer than the picture's."""
@@ -90,11 +89,11 @@ def boxes(left: Tensor, top: Tensor, wide: Tensor, tall: Tensor, height: int, wi
     return geometry.matrices(len(left), left.device, **entries)
 
 
+@dataclass
 class Rotate(AugmentationStep):
     """Rotate about the centre by up to `degrees` either way."""
 
-    def __init__(self, degrees: Annotated[float, within(0, 180)] = 15):
-        self.degrees = degrees
+    degrees: Annotated[float, within(0, 180)] = 15
 
     def matrix(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Counter-clockwise, as torchvision counts."""
@@ -102,24 +101,20 @@ class Rotate(AugmentationStep):
         return geometry.rotations((2 * draws - 1) * self.degrees, *images.shape[2:])
 
 
+@dataclass
 class Jitter(AugmentationStep):
     """Brightness, contrast and saturation times 1 - x to 1 + x, hue turned by -x to x turns."""
 
-    def __init__(
-        self,
-        brightness: Amount = 0.2,
-        contrast: Amount = 0.2,
-        saturation: Amount = 0.2,
-        hue: Annotated[float, within(0, 0.5)] = 0.0,
-    ):
-        self.hue = hue
-        self.amounts = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+    brightness: Amount = 0.2
+    contrast: Amount = 0.2
+    saturation: Amount = 0.2
+    hue: Annotated[float, within(0, 0.5)] = 0.0
 
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """In this order, each sample by factors of its own."""
         x, options = images.float(), {"generator": generator, "device": images.device}
-        for name, amount in self.amounts.items():
-            if amount:
+        for name in ("brightness", "contrast", "saturation"):
+            if amount := getattr(self, name):
                 factor = 1 + amount * (2 * torch.rand(len(x), **options) - 1)
                 x = getattr(color, name)(x, factor)
         if self.hue:
@@ -127,6 +122,7 @@ class Jitter(AugmentationStep):
         return x
 
 
+@dataclass
 class Erase(AugmentationStep):
     """Fill a random box with noise, with the given probability; after all geometry.
 
@@ -135,12 +131,8 @@ class Erase(AugmentationStep):
 
     after_geometry = True
 
-    def __init__(
-        self,
-        probability: Probability = 0.5,
-        scale: Annotated[list[float], pair(0, 1)] = (0.02, 0.33),
-    ):
-        self.probability, self.scale = probability, scale
+    probability: Probability = 0.5
+    scale: Annotated[list[float], pair(0, 1)] = (0.02, 0.33)
 
     def change(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Noise uniform over all values, a value a pixel and channel."""
@@ -155,6 +147,75 @@ class Erase(AugmentationStep):
         inside &= (drawn < self.probability).view(-1, 1, 1, 1)
         noise = torch.randint(256, images.shape, **options).to(images.dtype)
         return torch.where(inside, noise, images)
+
+
+def box_mask(
+    left: Tensor, top: Tensor, wide: Tensor, tall: Tensor, height: int, width: int
+) -> Tensor:
+    """Pixels whose centre lies in boxes given in pixels (B,): bool (B, 1, H, W)."""
+    x = torch.arange(width, device=left.device) + 0.5
+    y = torch.arange(height, device=left.device) + 0.5
+    columns = (x >= left[:, None]) & (x < (left + wide)[:, None])
+    rows = (y >= top[:, None]) & (y < (top + tall)[:, None])
+    return (rows[:, :, None] & columns[:, None, :])[:, None]
+
+
+@dataclass
+class MixUp(AugmentationStep):
+    """Blend each picture and its label with another of the batch; shares from Beta(alpha, alpha).
+
+    Zhang et al., 2018, https://arxiv.org/abs/1710.09412.
+    """
+
+    mixes = True
+
+    alpha: Alpha = 0.2
+
+    def mix(
+        self, images: Tensor, shares: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """The share is the sample's own; its partner is drawn for it."""
+        own, partner = _beta(self.alpha, images, generator), _partner(images, generator)
+        wide = own.view(-1, 1, 1, 1)
+        mixed = wide * images + (1 - wide) * images[partner]
+        return mixed, own[:, None] * shares + (1 - own[:, None]) * shares[partner]
+
+
+@dataclass
+class CutMix(AugmentationStep):
+    """Paste a box of another picture of the batch; the label's share is the area's.
+
+    Yun et al., 2019, https://arxiv.org/abs/1905.04899.
+    """
+
+    mixes = True
+
+    alpha: Alpha = 1.0
+
+    def mix(
+        self, images: Tensor, shares: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """The box's centre is anywhere, so that it may be cut at the border."""
+        height, width = images.shape[2:]
+        side = (1 - _beta(self.alpha, images, generator)).sqrt()
+        partner = _partner(images, generator)
+        x, y = torch.rand((2, len(images)), generator=generator, device=images.device)
+        wide, tall = side * width, side * height
+        pasted = box_mask(x * width - wide / 2, y * height - tall / 2, wide, tall, height, width)
+        own = 1 - pasted.float().mean((1, 2, 3))[:, None]
+        mixed = torch.where(pasted, images[partner], images)
+        return mixed, own * shares + (1 - own) * shares[partner]
+
+
+def _beta(alpha: float, images: Tensor, generator: torch.Generator) -> Tensor:
+    """A draw of Beta(alpha, alpha) a sample: (B,)."""
+    shape = torch.full((2, len(images)), alpha, device=images.device)
+    first, second = torch._standard_gamma(shape, generator=generator)
+    return (first / (first + second).clamp_min(1e-20)).clamp(0, 1)
+
+
+def _partner(images: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randperm(len(images), generator=generator, device=images.device)
 
 
 STEPS = Registry(
