@@ -2,7 +2,8 @@
 
 from common.data.augment.steps import build_augmentation
 from common.data.loader import Batches, InputSpec, steps_per_epoch
-from common.data.splits import ImageSet, Splits, load_splits
+from common.data.pictures import ImageSet
+from common.data.splits import Splits, load_splits
 
 __all__ = [
     "Batches",

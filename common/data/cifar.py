@@ -13,15 +13,14 @@ import tarfile
 import tempfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.utils import check_integrity
 
 from common.config import DataConfig
+from common.data.pictures import Pictures, all_of, pixel_hash
 from common.utils import paths
 from common.utils.download import Download, cannot_put, fetch
 from common.utils.errors import UserError
@@ -43,24 +42,10 @@ ARRAYS = {  # what the pickles of arrays and, from Python 3, of bytes call
 }
 
 
-class Archive(NamedTuple):
-    """An archive's pictures: the training pictures in archive order, then the test pictures.
+def read_archive(name: str, root: Path) -> Pictures:
+    """Read one of `KINDS` from root, in archive order, training pictures first.
 
-    Attributes:
-        pixels: uint8 (M, 3, 32, 32)
-        labels: int64 (M,)
-        trained: number of training pictures
-        classes: names by label
-    """
-
-    pixels: Tensor
-    labels: np.ndarray
-    trained: int
-    classes: tuple[str, ...]
-
-
-def read_archive(name: str, root: Path) -> Archive:
-    """Read one of `KINDS` from root; what is missing is extracted or downloaded first.
+    What is missing is extracted or downloaded first.
 
     Raises:
         NoNetwork: the archive is not in root and cannot be downloaded; root is as it was.
@@ -83,14 +68,15 @@ def read_archive(name: str, root: Path) -> Archive:
     pixels = np.concatenate([batch["data"] for batch in [*batches, test]]).reshape(-1, 3, 32, 32)
     trained = [label for batch in batches for label in batch[labels]]
     both = np.array(trained + test[labels], dtype=np.int64)
-    return Archive(torch.from_numpy(pixels), both, len(trained), tuple(meta[names]))
+    images = all_of(torch.from_numpy(pixels), both, meta[names])
+    train, test = np.split(np.arange(len(both)), [len(trained)])
+    return Pictures(images, train, test, pixel_hash(images.source))
 
 
 def _checksums(name: str) -> dict[str, str]:
     """The published MD5 of each file that is read: training batches, test batch, names."""
     kind = KINDS[name]
-    sums = {file: md5 for file, md5 in kind.train_list + kind.test_list}
-    return sums | {kind.meta["filename"]: kind.meta["md5"]}
+    return dict(kind.train_list + kind.test_list) | {kind.meta["filename"]: kind.meta["md5"]}
 
 
 def _read_files(name: str, root: Path) -> list[dict] | None:
@@ -120,33 +106,24 @@ def _install(name: str, root: Path) -> None:
     if not check_integrity(archive, kind.tgz_md5):
         fetch([_download(name, root)])
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root) as work:
-        _extract(archive, Path(work), [f"{kind.base_folder}/{file}" for file in sums])
+        folder = Path(work) / kind.base_folder
+        folder.mkdir()
+        with tarfile.open(archive) as tar:
+            for entry in tar:  # by our names for the files; what else is in it stays there
+                file = entry.name.removeprefix(f"{kind.base_folder}/")
+                if file != entry.name and file in sums and entry.isfile():
+                    (folder / file).write_bytes(tar.extractfile(entry).read())
         for file, md5 in sums.items():
-            if not check_integrity(Path(work) / kind.base_folder / file, md5):
+            if not check_integrity(folder / file, md5):
                 raise tarfile.TarError(f"{kind.base_folder}/{file} is missing in it, or damaged")
         shutil.rmtree(root / kind.base_folder, ignore_errors=True)  # damaged, or we were not here
-        os.replace(Path(work) / kind.base_folder, root / kind.base_folder)
-
-
-def _extract(archive: Path, work: Path, files: list[str]) -> None:
-    """Write these files, by our names for them; what else is in the archive stays there."""
-    with tarfile.open(archive) as tar:
-        for entry in tar:
-            if entry.name in files and entry.isfile():
-                (work / entry.name).parent.mkdir(exist_ok=True)
-                (work / entry.name).write_bytes(tar.extractfile(entry).read())
+        os.replace(folder, root / kind.base_folder)
 
 
 def _download(name: str, root: Path) -> Download:
     kind = KINDS[name]
-    return Download(
-        what=TITLES[name],
-        url=kind.url,
-        place=root / kind.filename,
-        algorithm="md5",
-        digest=kind.tgz_md5,
-        elsewhere="--data.root",
-    )
+    place, digest = root / kind.filename, f"md5:{kind.tgz_md5}"
+    return Download(TITLES[name], kind.url, place, digest, elsewhere="--data.root")
 
 
 def missing(config: DataConfig) -> list[Download]:

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.data.splits import ImageSet
+from common.data.pictures import ImageSet
 
 NEAR = 2  # bits of 64 in which two look-alikes' hashes differ at most
 PAIRS = 2 * 10**9  # compared one by one up to here: seconds; beyond, equal hashes alone count

@@ -10,47 +10,25 @@ Only bytes that a failing disk changes go unnoticed.
 import contextlib
 import hashlib
 import json
+import logging
 import os
+import warnings
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from common.data.decode import common_size, decode, workers
+from common.data.pictures import Pictures, all_of
 from common.utils.errors import UserError
 from common.utils.files import file_hash, write_whole
 from common.utils.paths import is_text
 
+log = logging.getLogger("rungs")
+
 FORMAT = 3  # of the cache; a new number leaves older caches unused
 LAYOUT = "pictures belong in train/<class>/ and test/<class>/"
-
-
-class File(NamedTuple):
-    """A file below a folder: relative posix path, bytes, times of its content's and last change."""
-
-    path: str
-    bytes: int
-    mtime_ns: int
-    ctime_ns: int
-
-
-class Folder(NamedTuple):
-    """A folder's pictures, one row a file, in sorted order.
-
-    Attributes:
-        files: sorted by path: test/... before train/...
-        classes: the class folders' names, sorted
-        pixels: uint8 (M, 3, S, S), memory-mapped, read-only; zeros where a file is unreadable
-        fingerprint: sha256 hex over each file's relative path (utf-8) followed by its bytes
-        unreadable: row -> reason, for files that are no pictures
-    """
-
-    files: list[File]
-    classes: tuple[str, ...]
-    pixels: np.ndarray
-    fingerprint: str
-    unreadable: dict[int, str]
 
 
 def read_folder(
@@ -59,8 +37,11 @@ def read_folder(
     image_size: int,
     stored_size: int | None = None,
     skip_unreadable: bool = False,
-) -> Folder:
+) -> Pictures:
     """Decode a folder's pictures, or map the array that an earlier call left in the cache.
+
+    They are in the order of their paths, test/... before train/..., an unreadable one all zeros.
+    The fingerprint is over each file's relative path (utf-8) followed by its bytes.
 
     The array's side S is `stored_size`, else the pictures' common size if all are squares of one
     size, else `image_size`. The cache is keyed by the root and by the files' paths, sizes and
@@ -72,16 +53,15 @@ def read_folder(
     """
     try:
         classes = _classes(root)
-        files = sorted(
-            file
-            for half in ("test", "train")
-            for c in classes
-            for file in _list(root, f"{half}/{c}")
-        )
+        files = {}
+        for half in ("test", "train"):
+            for name in classes:
+                files |= _list(root, f"{half}/{name}")
     except OSError as error:
         raise UserError(f"data.root: {error.filename} cannot be read ({error.strerror})") from error
-    check_classes(root, files, classes)
-    content = json.dumps([FORMAT, str(root.resolve()), skip_unreadable, files])
+    paths = sorted(files)
+    _check_classes(root, paths, classes)
+    content = json.dumps([FORMAT, str(root.resolve()), skip_unreadable, sorted(files.items())])
     key = hashlib.sha256(content.encode()).hexdigest()[:32]
 
     facts, pixels = _read_facts(cache / f"{key}.json"), None
@@ -89,7 +69,7 @@ def read_folder(
         size = stored_size or facts["common_size"] or image_size
         pixels = _open_array(cache / f"{key}-{size}.npy", (len(files), 3, size, size), facts)
     if pixels is None:
-        draft, paths = cache / f".{key}-{os.getpid()}.draft", [file.path for file in files]
+        draft = cache / f".{key}-{os.getpid()}.draft"
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with workers(len(files)) as pool:
@@ -110,7 +90,33 @@ def read_folder(
             with contextlib.suppress(OSError):
                 draft.unlink()
     unreadable = {int(row): reason for row, reason in facts["unreadable"].items()}
-    return Folder(files, classes, pixels, facts["fingerprint"], unreadable)
+    return _pictures(root, paths, classes, pixels, facts["fingerprint"], unreadable)
+
+
+def _pictures(
+    root: Path,
+    paths: list[str],
+    classes: tuple[str, ...],
+    pixels: np.ndarray,
+    fingerprint: str,
+    unreadable: dict[int, str],
+) -> Pictures:
+    """What was decoded, the unreadable rows in no part."""
+    readable = np.array([row for row in range(len(paths)) if row not in unreadable], dtype=np.int64)
+    if unreadable:
+        first, reason = next(iter(unreadable.items()))
+        log.warning(
+            f"unreadable pictures left out: {len(unreadable)}; "
+            f"the first is {root / paths[first]} ({reason})"
+        )
+        _check_classes(root, [paths[row] for row in readable], classes)
+    label = {name: number for number, name in enumerate(classes)}
+    labels = np.array([label[name.split("/")[1]] for name in paths], dtype=np.int64)
+    tested = np.array([paths[row].startswith("test/") for row in readable])
+    with warnings.catch_warnings():  # torch has no read-only tensors: nobody writes to source
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        images = all_of(torch.from_numpy(pixels), labels, classes, paths)
+    return Pictures(images, readable[~tested], readable[tested], fingerprint)
 
 
 def _classes(root: Path) -> tuple[str, ...]:
@@ -141,30 +147,26 @@ def _classes(root: Path) -> tuple[str, ...]:
     return tuple(sorted(found["train"]))
 
 
-def _list(root: Path, below: str) -> list[File]:
-    """Every file in root/below and its folders; hidden ones are left out."""
-    files = []
+def _list(root: Path, below: str) -> dict[str, list[int]]:
+    """Path below root and status of every file in root/below and its folders, but hidden ones."""
+    files = {}
     with os.scandir(root / below) as entries:
         for entry in entries:
             path = f"{below}/{entry.name}"
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                files += _list(root, path)
+                files |= _list(root, path)
             elif entry.is_file():
-                files.append(File(path, *_status(entry)))
+                files[path] = _status(entry)
             elif entry.is_symlink():  # a dead link: listed, and found unreadable
-                files.append(File(path, 0, 0, 0))
+                files[path] = [0, 0, 0]
     return files
 
 
-def check_classes(root: Path, files: list[File], classes: tuple[str, ...]) -> None:
-    """Each class has files in train and in test.
-
-    Raises:
-        UserError: one that has none.
-    """
-    counts = Counter(tuple(file.path.split("/")[:2]) for file in files)
+def _check_classes(root: Path, paths: list[str], classes: tuple[str, ...]) -> None:
+    """Raise UserError for a class that has no files in train or none in test."""
+    counts = Counter(tuple(path.split("/")[:2]) for path in paths)
     for half in ("train", "test"):
         for name in classes:
             if not counts[half, name]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.data.augment.steps import Augmentation
-from common.data.splits import ImageSet
+from common.data.pictures import ImageSet
 from common.runtime import Runtime, counter_seed
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]  # uint8 (B, 3, H, W) in and out

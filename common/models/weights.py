@@ -132,16 +132,8 @@ def missing(config: NetworkConfig) -> list[Download]:
     place = weights_file(config)
     if config.weights != "imagenet" or place.is_file():
         return []
-    return [
-        Download(
-            what="ImageNet weights",
-            url=_url(config),
-            place=place,
-            algorithm="sha256",
-            digest=_prefix(place),
-            elsewhere="the environment variable TORCH_HOME",
-        )
-    ]
+    digest, elsewhere = f"sha256:{_prefix(place)}", "the environment variable TORCH_HOME"
+    return [Download("ImageNet weights", _url(config), place, digest, elsewhere)]
 
 
 def _prefix(path: Path) -> str:

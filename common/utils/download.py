@@ -29,14 +29,13 @@ class Download:
         what: what is in it.
         url: where it is published.
         place: where it belongs.
-        algorithm, digest: how it is hashed, and what the hash begins with.
+        digest: kind and beginning of its hash, as in sha256:f37072fd.
         elsewhere: what chooses another place.
     """
 
     what: str
     url: str
     place: Path
-    algorithm: str
     digest: str
     elsewhere: str
 
@@ -83,15 +82,16 @@ class _Failed(Exception):
 
 def _fetch(file: Download) -> None:
     draft = file.place.with_name(f".{file.place.name}.{os.getpid()}.part")
-    digest = hashlib.new(file.algorithm, usedforsecurity=False)
+    kind, _, start = file.digest.partition(":")
+    found = hashlib.new(kind, usedforsecurity=False)
     try:
         file.place.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("wb") as target:
             for content in _content(file.url):
                 target.write(content)
-                digest.update(content)
-        if not digest.hexdigest().startswith(file.digest):
-            raise _Failed(f"what came is not what was published, by its {file.algorithm}")
+                found.update(content)
+        if not found.hexdigest().startswith(start):
+            raise _Failed(f"what came is not what was published, by its {kind}")
         os.replace(draft, file.place)
     finally:
         draft.unlink(missing_ok=True)

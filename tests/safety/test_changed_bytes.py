@@ -83,9 +83,10 @@ def test_checkpoint(tmp_path, name):
 
 
 def folder_as_read(root, cache):
-    folder = read_folder(root, cache, 16)
-    facts = folder.fingerprint, folder.classes, {str(k): v for k, v in folder.unreadable.items()}
-    return [*facts, [file.path for file in folder.files], tensors({"pixels": folder.pixels})]
+    images, *parts, fingerprint = read_folder(root, cache, 16)
+    arrays = {"pixels": images.source.numpy(), "labels": images.labels.numpy()}
+    facts = fingerprint, images.classes, images.names, [part.tolist() for part in parts]
+    return [*facts, tensors(arrays)]
 
 
 def lasting(content):
@@ -158,7 +159,9 @@ def test_archive(tmp_path, monkeypatch, name, harm):
 
         def read():
             found = read_archive(name, tmp_path)
-            return [tensors({"x": found.pixels.numpy(), "y": found.labels}), *found[2:]]
+            arrays = {"x": found.images.source.numpy(), "y": found.images.labels.numpy()}
+            arrays |= {"train": found.train, "test": found.test}
+            return [tensors(arrays), found.images.classes, found.fingerprint]
 
         expected, draw = read(), random.Random(2)
         (archive,) = tmp_path.glob("*.tar.gz")

@@ -29,9 +29,9 @@ def files(tmp_path):
     """Two of them, of one content, that are not here."""
 
     def file(name, algorithm):
-        digest = hashlib.new(algorithm, CONTENT).hexdigest()[:8]
+        digest = f"{algorithm}:{hashlib.new(algorithm, CONTENT).hexdigest()[:8]}"
         place = tmp_path / name / f"{name}.bin"
-        return Download(name, f"https://a.b/{name}", place, algorithm, digest, "--place")
+        return Download(name, f"https://a.b/{name}", place, digest, "--place")
 
     return [file("pictures", "md5"), file("weights", "sha256")]
 
