@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from common.config import DataConfig
 from common.data.decode import common_size, decode, workers
 from common.data.pictures import Pictures, all_of
 from common.utils.errors import UserError
 from common.utils.files import file_hash, write_whole
-from common.utils.paths import is_text
+from common.utils.paths import expanded, is_text
 
 log = logging.getLogger("rungs")
 
@@ -31,26 +32,19 @@ FORMAT = 3  # of the cache; a new number leaves older caches unused
 LAYOUT = "pictures belong in train/<class>/ and test/<class>/"
 
 
-def read_folder(
-    root: Path,
-    cache: Path,
-    image_size: int,
-    stored_size: int | None = None,
-    skip_unreadable: bool = False,
-) -> Pictures:
+def read_folder(config: DataConfig, cache: Path, image_size: int) -> Pictures:
     """Decode a folder's pictures, or map the array that an earlier call left in the cache.
 
     They are in the order of their paths, test/... before train/..., an unreadable one all zeros.
-    The fingerprint is over each file's relative path (utf-8) followed by its bytes.
-
-    The array's side S is `stored_size`, else the pictures' common size if all are squares of one
-    size, else `image_size`. The cache is keyed by the root and by the files' paths, sizes and
-    times; what is in it appears whole or not at all.
+    Their side is `data.stored_size`, else their common size if all are squares of one size, else
+    `image_size`. The cache is keyed by the root and by the files' paths, sizes and times; what is
+    in it appears whole or not at all.
 
     Raises:
         UserError: no such folder, class folders that differ between train and test, an empty
             class, one class only, an unreadable picture unless skip_unreadable, a full disk.
     """
+    root, skip_unreadable = expanded(config.root), config.skip_unreadable
     try:
         classes = _classes(root)
         files = {}
@@ -64,23 +58,22 @@ def read_folder(
     content = json.dumps([FORMAT, str(root.resolve()), skip_unreadable, sorted(files.items())])
     key = hashlib.sha256(content.encode()).hexdigest()[:32]
 
-    facts, pixels = _read_facts(cache / f"{key}.json"), None
-    if facts:
-        size = stored_size or facts["common_size"] or image_size
-        pixels = _open_array(cache / f"{key}-{size}.npy", (len(files), 3, size, size), facts)
+    facts = _read_facts(cache / f"{key}.json")
+    size = config.stored_size or facts["common_size"] or image_size
+    pixels = _open_array(cache / f"{key}-{size}.npy", (len(files), 3, size, size), facts)
     if pixels is None:
         draft = cache / f".{key}-{os.getpid()}.draft"
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with workers(len(files)) as pool:
                 common = common_size(pool, root, paths)
-                size = stored_size or common or image_size
+                size = config.stored_size or common or image_size
                 fingerprint, unreadable = decode(pool, root, paths, size, draft, skip_unreadable)
             array, digest = cache / f"{key}-{size}.npy", file_hash(draft)
             os.replace(draft, array)
-            arrays = facts.get("arrays", {}) | {str(size): [*_status(array), digest]}
-            facts = {"fingerprint": fingerprint, "common_size": common, "unreadable": unreadable}
-            text = json.dumps(facts | {"arrays": arrays})
+            facts |= {"fingerprint": fingerprint, "common_size": common, "unreadable": unreadable}
+            facts["arrays"][str(size)] = [*_status(array), digest]
+            text = json.dumps(facts)
             write_whole(cache / f"{key}.json", f"{_text_digest(text)}\n{text}")
             pixels = np.load(array, mmap_mode="r", allow_pickle=False)
         except OSError as error:
@@ -89,19 +82,14 @@ def read_folder(
         finally:
             with contextlib.suppress(OSError):
                 draft.unlink()
-    unreadable = {int(row): reason for row, reason in facts["unreadable"].items()}
-    return _pictures(root, paths, classes, pixels, facts["fingerprint"], unreadable)
+    return _pictures(root, paths, classes, pixels, facts)
 
 
 def _pictures(
-    root: Path,
-    paths: list[str],
-    classes: tuple[str, ...],
-    pixels: np.ndarray,
-    fingerprint: str,
-    unreadable: dict[int, str],
+    root: Path, paths: list[str], classes: tuple[str, ...], pixels: np.ndarray, facts: dict
 ) -> Pictures:
     """What was decoded, the unreadable rows in no part."""
+    unreadable = {int(row): reason for row, reason in facts["unreadable"].items()}
     readable = np.array([row for row in range(len(paths)) if row not in unreadable], dtype=np.int64)
     if unreadable:
         first, reason = next(iter(unreadable.items()))
@@ -116,7 +104,7 @@ def _pictures(
     with warnings.catch_warnings():  # torch has no read-only tensors: nobody writes to source
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         images = all_of(torch.from_numpy(pixels), labels, classes, paths)
-    return Pictures(images, readable[~tested], readable[tested], fingerprint)
+    return Pictures(images, readable[~tested], readable[tested], facts["fingerprint"])
 
 
 def _classes(root: Path) -> tuple[str, ...]:
@@ -177,12 +165,14 @@ def _check_classes(root: Path, paths: list[str], classes: tuple[str, ...]) -> No
 
 
 def _read_facts(file: Path) -> dict:
-    """What was found when the pictures were decoded; nothing where it is missing, or damaged."""
+    """What was found when the pictures were decoded; where it is missing or damaged, nothing."""
     try:
         digest, _, text = file.read_text(encoding="utf-8").partition("\n")
-        return json.loads(text) if digest == _text_digest(text) else {}
+        if digest == _text_digest(text):
+            return json.loads(text)
     except (OSError, ValueError):
-        return {}
+        pass
+    return {"common_size": None, "arrays": {}}
 
 
 def _text_digest(text: str) -> str:

@@ -110,8 +110,7 @@ def _read(config: DataConfig, image_size: int) -> Pictures:
         return read_digits()
     if config.name != "folder":
         return read_archive(config.name, archive_root(config))
-    root, cache = expanded(config.root), paths.PROJECT / "data" / "cache"
-    return read_folder(root, cache, image_size, config.stored_size, config.skip_unreadable)
+    return read_folder(config, paths.PROJECT / "data" / "cache", image_size)
 
 
 def _resized(source: Tensor, side: int) -> Tensor:

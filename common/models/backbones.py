@@ -160,13 +160,11 @@ def densenet121() -> Architecture:
     groups = {"stem": ["conv0", "norm0", "relu0", "pool0"]}
     groups |= {f"block{i}": [f"denseblock{i}", f"transition{i}"] for i in (1, 2, 3)}
     groups["block4"] = ["denseblock4", "norm5"]
-    stages = {
-        name: nn.Sequential(OrderedDict((part, parts[part]) for part in group))
-        for name, group in groups.items()
-    }
-    stages["block4"].append(nn.ReLU(inplace=True))
-    named = zip(stages.items(), (64, 128, 256, 512, 1024), strict=True)
-    stages = [(name, stage, channels) for (name, stage), channels in named]
+    stages = []
+    for (name, group), channels in zip(groups.items(), (64, 128, 256, 512, 1024), strict=True):
+        stage = nn.Sequential(OrderedDict((part, parts[part]) for part in group))
+        stages.append((name, stage, channels))
+    stages[-1][1].append(nn.ReLU(inplace=True))
     return Architecture(network, stages, "classifier.")
 
 

@@ -145,15 +145,18 @@ def _read(path: Path, glance: bool = False) -> dict[str, Tensor]:
     """A file's tensors by name; at a glance, their numbers stay on the disk, and unchecked."""
     try:
         if path.suffix == ".safetensors":
-            return _read_safetensors(path)
+            from safetensors.torch import load_file
+
+            return load_file(path)
         with open(path, "rb") as file:
             zipped = file.read(4) == b"PK\x03\x04"
         if zipped and not glance:
             _check_sums(path)
         with warnings.catch_warnings(action="ignore"):  # of other pickles, which are refused
             state = torch.load(path, "cpu", weights_only=True, mmap=zipped and glance)
-    except UserError:
-        raise
+    except ImportError as error:
+        hint = "pip install -r requirements-extras.txt"
+        raise UserError(f"network.weights: {path} needs safetensors: {hint}") from error
     except Exception as error:  # a file that is no state dict fails in a dozen ways
         raise UserError(
             f"network.weights: {path} is no file of weights: it is damaged, or holds more than "
@@ -180,15 +183,6 @@ def _check_sums(path: Path) -> None:
         summed = any(member.CRC for member in archive.infolist())
         if summed and (name := archive.testzip()):
             raise ValueError(f"{name} is not as it was written")
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        hint = "pip install -r requirements-extras.txt"
-        raise UserError(f"network.weights: {path} needs safetensors: {hint}") from error
-    return load_file(path)
 
 
 def _fitting(

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.config import LevelConfig, NetworkConfig
+from common.config import DataConfig, LevelConfig, NetworkConfig
 from common.data import image_folder
 from common.data.cifar import read_archive
 from common.data.image_folder import read_folder
@@ -83,7 +83,7 @@ def test_checkpoint(tmp_path, name):
 
 
 def folder_as_read(root, cache):
-    images, *parts, fingerprint = read_folder(root, cache, 16)
+    images, *parts, fingerprint = read_folder(DataConfig(name="folder", root=str(root)), cache, 16)
     arrays = {"pixels": images.source.numpy(), "labels": images.labels.numpy()}
     facts = fingerprint, images.classes, images.names, [part.tolist() for part in parts]
     return [*facts, tensors(arrays)]
