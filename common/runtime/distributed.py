@@ -154,11 +154,6 @@ class _Function(nn.Module):
 ALONE = Processes()
 
 
-def launched() -> bool:
-    """Whether torchrun started this process, and others with it."""
-    return place_in_run()[1] > 1
-
-
 def place() -> Processes:
     """This process's place among all that torchrun started; it may not have met them yet."""
     return Processes(*place_in_run())

@@ -12,10 +12,11 @@ import psutil
 import torch
 
 from common.runtime.device import Runtime
-from common.runtime.distributed import launched
 from common.utils import paths
+from common.utils.processes import place_in_run
 
 ARITHMETIC = "2"  # a new number whenever the same weights' logits come to be rounded differently
+LIBRARIES = "torch", "torchvision", "numpy", "scikit-learn"
 
 
 def provenance(runtime: Runtime) -> dict:
@@ -33,12 +34,11 @@ def provenance(runtime: Runtime) -> dict:
             "threads": torch.get_num_threads(),
             "processes": runtime.processes.world,
         },
-        "versions": {"python": platform.python_version()}
-        | {
-            name: metadata.version(name)
-            for name in ("torch", "torchvision", "numpy", "scikit-learn")
-        }
-        | {"arithmetic": ARITHMETIC},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in LIBRARIES},
+            "arithmetic": ARITHMETIC,
+        },
     }
 
 
@@ -47,15 +47,22 @@ def command() -> str:
     script = Path(sys.argv[0]).resolve()
     if script.is_relative_to(paths.PROJECT):
         script = script.relative_to(paths.PROJECT)
-    module = str(script.with_suffix("")).replace(os.sep, ".")
-    start = f"-m {module}" if script.parts[0] == "common" else str(script)
-    home = str(Path.home())
-    arguments = (shlex.quote(a).replace(home, "~") if home != "/" else a for a in sys.argv[1:])
-    return " ".join([_launcher(), start, *arguments])
+    start = str(script)
+    if script.parts[0] == "common":
+        start = "-m " + ".".join(script.with_suffix("").parts).removesuffix(".__main__")
+    return " ".join([_launcher(), start, *(_typed(argument) for argument in sys.argv[1:])])
+
+
+def _typed(argument: str) -> str:
+    """An argument as a shell takes it, a path in the home folder from ~ on."""
+    option, equals, value = argument.partition("=")
+    shown = paths.tilde(option) + equals + paths.tilde(value)
+    # a ~ in quotes is a plain character to a shell: only what needs them gets them
+    return shown if shlex.quote(argument) == argument else shlex.quote(shown)
 
 
 def _launcher() -> str:
-    if not launched():
+    if place_in_run()[1] == 1:
         return "python"
     line = f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']}"
     machines = int(os.environ["GROUP_WORLD_SIZE"])

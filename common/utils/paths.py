@@ -22,9 +22,9 @@ def expanded(path: str | Path) -> Path:
 
 
 def tilde(path: str | None) -> str | None:
-    """A path below the home folder from `~` on, as others can use it; any other as it is."""
+    """A path in the home folder from `~` on, as others can use it; any other as it is."""
     home = str(Path.home())
-    inside = path is not None and path.startswith(home + os.sep) and home != os.sep
+    inside = path is not None and (path + os.sep).startswith(home + os.sep) and home != os.sep
     return "~" + path[len(home) :] if inside else path
 
 
