@@ -135,8 +135,9 @@ class Benchmark:
     accuracy: float
 
 
-# options that the weights do not hang on
+# options that the weights do not hang on: how a run is made, what it is called and held to
 BESIDE = {"resume", "anew", "reports", "seeds", "audit", "log", "summary"}
+BESIDE |= {"benchmarks", "data.title", "network.weights_title"}
 
 
 @dataclass

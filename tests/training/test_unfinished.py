@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from common import experiment
-from common.config import LevelConfig
+from common.config import Benchmark, LevelConfig
+from common.config.schema import comparable
 from common.training import checkpoint
 from common.training.progress import check_unfinished, clear_drafts
 from common.utils import paths
@@ -63,6 +64,44 @@ def test_stopped_between_any_two_checkpoints_it_ends_the_same(tmp_path, monkeypa
             continue  # nothing of this run is there
         assert run(folder, config(resume=True, ema=ema)) == whole, (write, accuracies)
     assert ("last.pt", "best.pt") in orders, "never the best without what training goes on from"
+
+
+def edited(key, value):
+    settings = config(lr=1e-9)
+    group, _, name = key.rpartition(".")
+    setattr(getattr(settings, group) if group else settings, name, value)
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("benchmarks", [Benchmark("CIFAR-10", "imagenet", 224, 88.8)]),
+        ("data.title", "pets of my own"),
+        ("network.weights_title", "imagenet, my copy"),
+        ("audit", False),
+    ],
+)
+def test_what_the_weights_do_not_hang_on_may_be_edited(tmp_path, monkeypatch, key, value):
+    whole = run(tmp_path / "whole", config(lr=1e-9))
+    stopped(tmp_path, config(lr=1e-9), monkeypatch, write=4)
+    changed = edited(key, value)
+    with pytest.raises(UserError, match="an unfinished run of this config .* after 3 of 4 epochs"):
+        check_unfinished(tmp_path, changed)
+    assert comparable(changed.settings()) == comparable(config(lr=1e-9).settings())
+    changed.resume = True
+    assert run(tmp_path, changed) == whole
+
+
+@pytest.mark.parametrize("key", ["data.split_seed", "train.batch_size", "seed", "train.threads"])
+def test_what_they_hang_on_makes_another_run(tmp_path, monkeypatch, key):
+    stopped(tmp_path, config(lr=1e-9), monkeypatch, write=4)
+    changed = edited(key, 3)
+    check_unfinished(tmp_path, changed)
+    assert comparable(changed.settings()) != comparable(config(lr=1e-9).settings())
+    changed.resume = True
+    with pytest.raises(UserError, match=f"made with other {key}; change back"):
+        run(tmp_path, changed)
 
 
 @pytest.mark.parametrize(
