@@ -9,7 +9,6 @@ and trains nothing that is kept. Smith, 2017, https://arxiv.org/abs/1506.01186.
 
 import itertools
 import logging
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,18 +56,23 @@ def main() -> None:
 
 def sweep(trainer: "Trainer", config: LevelConfig) -> tuple[np.ndarray, np.ndarray]:
     """Rates (n,) and smoothed losses (n,), until the loss is four times its least or no number."""
+    from common.training.guards import NotFinite
+
     epochs = itertools.chain.from_iterable(map(trainer.train.epoch, itertools.count(1)))
     rates, losses, mean = [], [], 0.0
     trainer.network.train()
     for step, (features, targets) in zip(range(STEPS), epochs, strict=False):
-        rate = LOW * (HIGH / LOW) ** (step / (STEPS - 1))
-        config.train.lr = rate
-        loss = float(trainer.step(step, features, targets)[0])
+        config.train.lr = LOW * (HIGH / LOW) ** (step / (STEPS - 1))
+        try:
+            loss = float(trainer.step(step, features, targets)[0])
+            trainer.finite.look()
+        except NotFinite:
+            break
         mean = SMOOTH * mean + (1 - SMOOTH) * loss
         smoothed = mean / (1 - SMOOTH ** (step + 1))  # without the zero that it began with
-        if not math.isfinite(smoothed) or smoothed > 4 * min([*losses, smoothed]):
+        if smoothed > 4 * min([*losses, smoothed]):
             break
-        rates.append(rate)
+        rates.append(config.train.lr)
         losses.append(smoothed)
     return np.array(rates), np.array(losses)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from common.models import StagedNetwork
 from common.utils.errors import UserError
@@ -21,6 +22,44 @@ except ImportError:  # Windows has no such locks: runs are not kept apart there
 log = logging.getLogger("rungs")
 
 SPARE = 2**26  # bytes left free beside what a run writes: logs, reports
+
+
+class NotFinite(UserError):
+    """A loss or gradient that is no number."""
+
+
+class FiniteSteps:
+    """Lets the optimiser take no step with a loss or gradient that is no number.
+
+    On a CPU, `check` raises before such a step. A GPU would have to be waited for each time: there
+    `check` hands the fused optimiser a flag, by which it changes nothing from that step on, and
+    `look` waits, and raises.
+
+    Args:
+        steps: of an epoch.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device, steps: int):
+        self.optimizer, self.steps = optimizer, steps
+        self.at_once = device.type != "cuda"
+        self.first = torch.tensor(-1, device=device)  # the first such step's number; -1: none
+
+    def check(self, value: Tensor, step: int) -> None:
+        """Before step number `step` of the run; `value` () is finite if loss and gradient are."""
+        self.first = torch.where((self.first < 0) & ~value.isfinite(), step, self.first)
+        if self.at_once:
+            self.look()
+        else:
+            self.optimizer.found_inf = (self.first >= 0).float()
+
+    def look(self) -> None:
+        """Raise NotFinite where there was such a step."""
+        if (step := int(self.first)) >= 0:
+            epoch, step = divmod(step, self.steps)
+            raise NotFinite(
+                f"loss or gradient not finite at epoch {epoch + 1}, step {step + 1}: "
+                "lower train.lr or set train.clip_norm"
+            )
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
-"""`fit`: one loop, one precision path, for every level."""
+"""`fit`: one loop, one precision path, for every level.
+
+Read `fit` first, which goes from epoch to epoch, then `Trainer.epoch` and `Trainer.step`.
+"""
 
 import logging
-import math
 import time
 from pathlib import Path
 
@@ -21,11 +23,11 @@ from common.training.ema import EMA
 from common.training.logging import TensorBoardLog
 from common.training.progress import Progress, finished, log_epoch
 from common.training.schedules import build_schedule
-from common.utils.errors import SharedError, UserError
+from common.utils.errors import SharedError
 
 log = logging.getLogger("rungs")
 
-LOOK = 50  # steps between two looks at loss and accuracy for the bar
+LOOK = 50  # steps between two looks at loss and accuracy, for which a GPU is waited for
 
 
 def build_optimizer(
@@ -83,25 +85,27 @@ class Trainer:
         self.network, self.data, self.config = network, data, config
         self.runtime = runtime = trunk.runtime
         self.processes = processes = runtime.processes
-        options = network.weights, config.train.batch_size, runtime
         if config.train.freeze_batch_norm:
             network.freeze_batch_norm()
         augmentation = build_augmentation(config.augment, data.mirror)
+        options = network.weights, config.train.batch_size, runtime
         train = Batches(data.train, *options, transform=augmentation, seed=config.seed)
         self.train = FeatureBatches(train, trunk, repeats=True)
         self.val = FeatureBatches(Batches(data.val, *options), trunk, repeats=True)
-        self.sizes = [len(positions) for positions in train.order(0)]
+        self.sizes = [len(positions) for positions in train.order(0)]  # pictures in each batch
         self._prepare_batch_norm(config.train.batch_size)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         parts, depths = dict(network.parts()), enumerate(reversed(network.trainable))
         groups = [{"params": list(parts[name].parameters()), "depth": d} for d, name in depths]
-        self.optimizer = build_optimizer(groups, config.train)
-        self.ema = EMA(network, config.train.ema)
-        self.scaler = runtime.scaler()
-        parts = self.optimizer, self.scaler, self.ema, processes
-        self.progress = Progress(network, data, config, *parts)
+        self.optimizer = build_optimizer(groups, config.train)  # a rate for each stage
         self.rate = build_schedule(config.train.schedule, config.train.epochs * len(train))
+        self.scaler = runtime.scaler()
+        self.finite = guards.FiniteSteps(self.optimizer, runtime.device, len(train))
+        self.ema = EMA(network, config.train.ema)
         self.forward = runtime.compiled(processes.parallel(network, network.forward_suffix))
+        self.progress = Progress(
+            network, data, config, self.optimizer, self.scaler, self.ema, processes
+        )
 
     def _prepare_batch_norm(self, size: int) -> None:
         """Make batch norm that trains fit for batches of this size, or raise SharedError."""
@@ -121,14 +125,13 @@ class Trainer:
     def epoch(self, epoch: int) -> dict[str, float]:
         """Train on every picture once, then score val; accuracies are correct over seen."""
         started = time.perf_counter()
+        # summed on the device: to read a figure at each step would be to wait for it each time
         loss_sum = torch.zeros((), device=self.runtime.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.runtime.device)
         seen, first = 0, (epoch - 1) * len(self.train)
         self.network.unfreeze(self.rate.unfrozen(self.network.trainable, epoch))
         self.network.train()
-        quiet = None if log.isEnabledFor(logging.INFO) else True  # None: quiet if no terminal
-        count = len(self.data.train)
-        with tqdm(None, f"epoch {epoch}", count, False, unit=" pictures", disable=quiet) as bar:
+        with self._bar(epoch) as bar:
             for step, (features, targets) in enumerate(self.train.epoch(epoch)):
                 loss, logits = self.step(first + step, features, targets)
                 own = len(self.processes.shard(self.sizes[step]))
@@ -137,12 +140,13 @@ class Trainer:
                 seen += own
                 bar.update(self.sizes[step])
                 if (step + 1) % LOOK == 0 or step + 1 == len(self.train):
-                    bar.set_postfix_str(
-                        f"loss {loss_sum / seen:.3f}, accuracy {correct / seen:.1%}"
-                    )
+                    self.finite.look()
+                    mean = f"loss {loss_sum / seen:.3f}, accuracy {correct / seen:.1%}"
+                    bar.set_postfix_str(mean)
         loss_sum, correct = map(self.processes.all_reduce, (loss_sum, correct))
         seen = int(self.processes.all_reduce(torch.tensor(seen)))
         seconds = time.perf_counter() - started
+        # on several CPUs each has its own batch statistics: all go on with the first one's
         self.processes.broadcast_([*self.network.state_dict().values(), *self.ema.mean.values()])
         with self.ema.in_place():
             val = predict(self.network, self.val).score()
@@ -173,31 +177,31 @@ class Trainer:
             group["lr"] = config.lr * self.rate(step, group["depth"])
         with self.runtime.arithmetic():
             logits = self.forward(features)
+        # in float32: a sum of exponentials is too coarse in less
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)  # backward adds to what is there
         self.scaler.scale(loss * weight).backward()
-        self.scaler.unscale_(self.optimizer)
+        self.scaler.unscale_(self.optimizer)  # before norm and clipping, which are the gradient's
         norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        self._check_finite(loss.detach(), norm, step)
+        loss = loss.detach()
+        # a scaler leaves out by itself the steps whose gradients are too large for float16
+        self.finite.check(loss if self.scaler.is_enabled() else loss + norm, step)
         if config.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, config.clip_norm, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.ema.update()
-        return loss.detach(), logits.detach()
+        return loss, logits.detach()
 
-    def _check_finite(self, loss: Tensor, norm: Tensor, step: int) -> None:
-        """Raise before a step is taken with a loss or gradient that is no number.
-
-        Where a scaler is at work, it leaves out steps whose gradients are too large for float16.
-        """
-        seen = loss if self.scaler.is_enabled() else loss + norm
-        if not math.isfinite(seen):
-            epoch, step = divmod(step, len(self.train))
-            raise UserError(
-                f"loss or gradient not finite at epoch {epoch + 1}, step {step + 1}: "
-                "lower train.lr or set train.clip_norm"
-            )
+    def _bar(self, epoch: int) -> tqdm:
+        """Progress over an epoch's pictures, where the run speaks, and to a terminal."""
+        return tqdm(
+            desc=f"epoch {epoch}",
+            total=len(self.data.train),
+            unit=" pictures",
+            leave=False,
+            disable=None if log.isEnabledFor(logging.INFO) else True,  # None: without a terminal
+        )
 
 
 def _hard(targets: Tensor) -> Tensor:

@@ -34,6 +34,18 @@ def test_the_rate_grows_from_step_to_step_and_the_sweep_ends_where_the_loss_expl
     assert rates[-1] <= find_lr.HIGH
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_the_sweep_ends_where_a_loss_or_gradient_is_no_number(at_once):
+    config = LevelConfig(train=quick(batch_size=5))
+    trainer = built(small_network(["c", "head"]), small_splits(), config)
+    trainer.finite.at_once = at_once
+    weight = trainer.network.head.classify.weight
+    weight.register_hook(lambda g: g * (float("nan") if config.train.lr > 1e-4 else 1))
+    rates, losses = find_lr.sweep(trainer, config)
+    assert len(rates) == 50 and rates[-1] < 1e-4 and np.isfinite(losses).all()
+    assert 0 < find_lr.suggest(rates, losses) < 1e-4
+
+
 def test_the_suggested_rate_learns_and_the_least_one_does_not():
     rate = find_lr.suggest(*sweep(optimizer="adam"))
     assert 1e-4 < rate < 0.5

@@ -14,7 +14,7 @@ import torch
 from common import cli
 from common.config import LevelConfig, load_config
 from common.runtime import start_runtime
-from common.training import checkpoint, guards
+from common.training import checkpoint, guards, loop
 from common.training.progress import check_unfinished
 from common.utils.errors import UserError
 from helpers.networks import built, fitted, quick, small_network, small_splits
@@ -36,6 +36,60 @@ def test_a_gradient_that_is_no_number_stops_before_the_step():
         trainer.step(1, features, targets)
     assert checkpoint.digest(network.state_dict()) == before
     handle.remove()
+
+
+def as_on_a_gpu(optimizer="adam"):
+    """A trainer that does not wait at each step to see whether its gradient is a number."""
+    settings = quick(optimizer=optimizer, batch_size=3, lr=0.01, clip_norm=1.0)
+    trainer = built(small_network(["c", "head"]), small_splits(), LevelConfig(train=settings))
+    assert trainer.finite.at_once and len(trainer.sizes) == 10
+    trainer.finite.at_once = False
+    return trainer
+
+
+def spoil(trainer, number):
+    """Make the gradient of this step, from 1, no number; the steps that are taken are counted."""
+    step, weight = trainer.step, trainer.network.head.classify.weight
+    trainer.taken, trainer.weights = 0, []
+
+    def spoiled(*arguments):
+        trainer.taken += 1
+        factor = float("nan") if trainer.taken == number else 1.0
+        handle = weight.register_hook(lambda gradient: gradient * factor)
+        result = step(*arguments)
+        handle.remove()
+        trainer.weights.append([p.detach().clone() for p in trainer.parameters])
+        return result
+
+    trainer.step = spoiled
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize(("number", "seen"), [(1, 4), (4, 4), (5, 8), (10, 10)])
+def test_on_a_gpu_no_step_is_taken_either_and_it_is_said_soon(optimizer, number, seen, monkeypatch):
+    monkeypatch.setattr(loop, "LOOK", 4)
+    trainer = as_on_a_gpu(optimizer)
+    before = [p.detach().clone() for p in trainer.parameters]
+    spoil(trainer, number)
+    with pytest.raises(UserError, match=f"not finite at epoch 1, step {number}: lower train.lr"):
+        trainer.epoch(1)
+    assert trainer.taken == seen, "the next look, or the epoch's end"
+    states = [before, *trainer.weights]
+    moved = [not all(map(torch.equal, *pair)) for pair in zip(states, states[1:], strict=False)]
+    assert moved == [True] * (number - 1) + [False] * (seen - number + 1)
+    assert all(weights.isfinite().all() for weights in states[-1])
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_where_all_are_numbers_both_ways_have_the_same_bits(optimizer):
+    digests = set()
+    for at_once in (True, False):
+        trainer = as_on_a_gpu(optimizer)
+        trainer.finite.at_once = at_once
+        entry = trainer.epoch(1)
+        state = trainer.network.state_dict(), trainer.optimizer.state_dict(), entry["train_loss"]
+        digests.add(checkpoint.digest(state))
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize(
