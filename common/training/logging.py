@@ -15,26 +15,21 @@ class Logbook(MemoryHandler):
     """
 
     def __init__(self, folder: Path, resume: bool):
-        file = logging.FileHandler(folder / "log.txt", "a" if resume else "w", "utf-8", delay=True)
-        file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-        super().__init__(100_000, logging.CRITICAL + 1, file)
-        self.begun = False
+        super().__init__(capacity=1)  # and as long as it has no target, all is kept
+        self.file = logging.FileHandler(
+            folder / "log.txt", "a" if resume else "w", "utf-8", delay=True
+        )
+        self.file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
 
     def begin(self) -> None:
         """Write from now on."""
-        self.begun, self.capacity = True, 1
+        self.setTarget(self.file)
         self.flush()
-
-    def flush(self) -> None:
-        """Write what was said, if the run has begun; also called where the process ends."""
-        if self.begun:
-            super().flush()
 
     def close(self) -> None:
         """Close log.txt; what has not begun is dropped."""
-        if self.target:
-            self.target.close()
         super().close()
+        self.file.close()
 
 
 class TensorBoardLog:
