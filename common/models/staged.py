@@ -131,14 +131,15 @@ class StagedNetwork(nn.Module):
         first = next((i for i, name in enumerate(names) if name in self.trainable), len(names))
         return names[:first]
 
+    def state_keys(self, names: list[str]) -> list[str]:
+        """Keys in the state dict of these stages, or the head."""
+        starts = tuple("head." if name == "head" else f"stages.{name}." for name in names)
+        return [key for key in self.state_dict() if key.startswith(starts)]
+
     def frozen_hash(self) -> str:
         """SHA-256 of all frozen parameters and buffers."""
-        starts = tuple(
-            ("head." if name == "head" else f"stages.{name}.")
-            for name, _ in self.parts()
-            if name not in self.trainable
-        )
-        return state_hash(self, {key for key in self.state_dict() if key.startswith(starts)})
+        frozen = [name for name, _ in self.parts() if name not in self.trainable]
+        return state_hash(self, set(self.state_keys(frozen)))
 
     def forward_prefix(self, images: Tensor) -> Features:
         """(B, 3, S, S) -> the input of the first trainable stage, and the taps passed."""

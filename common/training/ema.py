@@ -22,14 +22,9 @@ class EMA:
 
     def __init__(self, network: StagedNetwork, decay: float | None):
         self.decay, self.steps = decay, 0
-        self.live: dict[str, Tensor] = {}
-        if decay is not None:
-            starts = tuple(
-                "head." if name == "head" else f"stages.{name}." for name in network.trainable
-            )
-            for key, value in network.state_dict().items():
-                if key.startswith(starts) and value.is_floating_point():
-                    self.live[key] = value
+        state, keys = network.state_dict(), network.state_keys(network.trainable)
+        numbers = [key for key in keys if state[key].is_floating_point()]
+        self.live = {key: state[key] for key in (numbers if decay is not None else [])}
         self.mean = {key: value.clone() for key, value in self.live.items()}
 
     @torch.no_grad()

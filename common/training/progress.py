@@ -1,6 +1,7 @@
 """How far a run has come: its history, and the checkpoints that it goes on from."""
 
 import contextlib
+import functools
 import json
 import logging
 from dataclasses import dataclass
@@ -24,6 +25,17 @@ from common.utils.files import write_whole
 
 log = logging.getLogger("rungs")
 
+FACTS = {  # of a checkpoint, that a run must share to go on from it; what reports call them
+    "fingerprint": "pictures",
+    "split": "split",
+    "weights": "weights",
+    "start": "checkpoint to start from",
+}
+NEEDED = {"network": dict, "settings": dict, "history": list, "optimizer": dict}  # to go on from
+EPOCH = {"epoch": int, "val_accuracy": float, "val_loss": float}
+
+_checked: dict[Path, dict[str, Any]] = {}  # last.pt, from the check of a start to its resumption
+
 
 def best_epoch(history: list[dict]) -> dict | None:
     """The epoch with the highest val accuracy, the earliest of several; None of none."""
@@ -44,20 +56,11 @@ def log_epoch(entry: dict, epochs: int) -> None:
     log.info(line.format(epochs=epochs, **entry))
 
 
-FACTS = {  # of a checkpoint, that a run must share to go on from it; what reports call them
-    "fingerprint": "pictures",
-    "split": "split",
-    "weights": "weights",
-    "start": "checkpoint to start from",
-}
-
-
 def check_same(path: Path, content: dict[str, Any], own: dict[str, Any]) -> None:
     """Raise UserError where a run's facts are not those that a checkpoint was made with."""
-    differing = differences(content["settings"], own["settings"])
-    for fact, what in FACTS.items():
-        other = fact in own and content.get(fact) != own[fact]
-        differing += [what] if other and not differing else []
+    differing = differences(content["settings"], own["settings"]) or [
+        what for fact, what in FACTS.items() if fact in own and content.get(fact) != own[fact]
+    ]
     if differing:
         raise UserError(
             f"{path}: made with other {', '.join(differing)}; change back what differs, "
@@ -84,14 +87,14 @@ class Progress:
         """
         if not self.processes.first:
             return
-        more = {
-            "history": history,
+        state = self._state(
+            history=history,
             # what else the next epoch needs: the randomness comes from counters
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "ema": self.ema.state(),
-        }
-        checkpoint.save(folder / "last.pt", self._state(**more), keep=True)
+            optimizer=self.optimizer.state_dict(),
+            scaler=self.scaler.state_dict(),
+            ema=self.ema.state(),
+        )
+        checkpoint.save(folder / "last.pt", state, keep=True)
         self._keep_best(history, folder)
         write_whole(folder / "history.json", json.dumps(history, indent=2))
 
@@ -106,8 +109,10 @@ class Progress:
         Raises:
             UserError: a checkpoint that is damaged, or another config's.
         """
-        there = self.processes.first and path.exists()
-        content = self.processes.broadcast_object(checkpoint.load(path) if there else None)
+        content = _checked.pop(path, None)
+        if content is None and self.processes.first and path.exists():
+            content = checkpoint.load(path)
+        content = self.processes.broadcast_object(content)
         if content is None:
             log.info("nothing to resume at %s: starting anew", path)
             return []
@@ -118,10 +123,9 @@ class Progress:
             self.scaler.load_state_dict(content["scaler"])
             self.ema.load(content["ema"])
         except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise UserError(
-                f"{path}: its optimiser's state is not this run's ({reason}); put last.pt back, or "
-                "start the run over with --anew"
+                f"{path}: its optimiser's state is not this run's ({type(error).__name__}: "
+                f"{str(error)[:200]}); put last.pt back, or start the run over with --anew"
             ) from error
         history = content["history"]
         if self.processes.first:
@@ -163,11 +167,7 @@ class Progress:
         return {"network": self.network.state_dict(), **facts, **more}
 
 
-# what training goes on from
-NEEDED = {"network": dict, "settings": dict, "history": list}
-
-
-EPOCH = {"epoch": int, "val_accuracy": float, "val_loss": float}
+# ---- before anything trains ----
 
 
 def clear_drafts(folder: Path) -> None:
@@ -186,15 +186,14 @@ def check_unfinished(folder: Path, config: LevelConfig) -> None:
     if config.anew or not place.is_file():
         return
     try:
-        content = checkpoint.load(place)
+        history = _begun(place, config)
     except checkpoint.Damaged as error:  # with the one before it, the run may go on
         before = checkpoint.previous(place)
         with contextlib.suppress(checkpoint.Damaged):
-            if before.is_file() and _of_this(checkpoint.load(before), config):
+            if before.is_file() and _begun(before, config):
                 raise UserError(f"{error}; --anew starts over") from error
         return
-    history = content.get("history")
-    if _of_this(content, config) and _whole(content) and not finished(history, config.train):
+    if history and not finished(history, config.train):
         raise UserError(
             f"an unfinished run of this config is in {folder}, after {len(history)} of "
             f"{config.train.epochs} epochs: --resume goes on with it "
@@ -202,26 +201,11 @@ def check_unfinished(folder: Path, config: LevelConfig) -> None:
         )
 
 
-def _of_this(content: dict[str, Any], config: LevelConfig) -> bool:
-    """Whether a checkpoint is of a run of this config."""
-    settings = content.get("settings")
-    return isinstance(settings, dict) and not differences(settings, config.settings())
-
-
-def _whole(content: dict[str, Any]) -> bool:
-    """Whether a checkpoint holds all that training goes on from."""
-    if not all(isinstance(content.get(key), kind) for key, kind in NEEDED.items()):
-        return False
-    epochs = all(
-        isinstance(entry, dict) and all(isinstance(entry.get(k), t) for k, t in EPOCH.items())
-        for entry in content["history"]
-    )
-    optimizer = {"state", "param_groups"} <= content["optimizer"].keys()
-    return epochs and optimizer and bool(content["history"])
-
-
 def check_resumable(folder: Path, config: LevelConfig, data: Splits) -> None:
-    """Raise UserError where training cannot go on from what is there, before it is begun."""
+    """Raise UserError where training cannot go on from what is there.
+
+    What was read is kept until `Progress.resume` asks for it.
+    """
     place = folder / "last.pt"
     if not place.exists():
         return
@@ -233,3 +217,37 @@ def check_resumable(folder: Path, config: LevelConfig, data: Splits) -> None:
         )
     own = {"settings": config.settings(), "fingerprint": data.fingerprint, "split": data.split}
     check_same(place, content, own)
+    _checked[place] = content
+
+
+def _begun(place: Path, config: LevelConfig) -> list[dict]:
+    """The history in a checkpoint of this config that training can go on from; else empty."""
+    settings, history = _outline(place, place.stat().st_mtime_ns)
+    return [] if differences(settings, config.settings()) else history
+
+
+@functools.cache
+def _outline(place: Path, written: int) -> tuple[dict[str, Any], list[dict]]:
+    """A checkpoint's settings and history, empty where training cannot go on from it.
+
+    Kept by its time of writing: a command looks at all its runs, then each run at its own.
+    """
+    content = checkpoint.load(place)
+    return (content["settings"], content["history"]) if _whole(content) else ({}, [])
+
+
+def _whole(content: dict[str, Any]) -> bool:
+    """Whether a checkpoint holds all that training goes on from."""
+    return (
+        _holds(content, NEEDED)
+        and content["history"] != []
+        and all(_holds(entry, EPOCH) for entry in content["history"])
+        and {"state", "param_groups"} <= content["optimizer"].keys()
+    )
+
+
+def _holds(content: Any, kinds: dict[str, type]) -> bool:
+    """Whether it is a dict with values of these types."""
+    return isinstance(content, dict) and all(
+        isinstance(content.get(k), t) for k, t in kinds.items()
+    )

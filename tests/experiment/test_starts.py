@@ -1,0 +1,53 @@
+"""What a start reads: a checkpoint is unpacked and hashed whole, so once must do."""
+
+import pytest
+
+from common import experiment
+from common.training import checkpoint
+
+TINY = ["--data.name=digits", "--data.limit=60", "--train.epochs=2", "--network.image_size=32"]
+TINY += ["--network.arch=mlp", "--network.weights=none", "--audit=false"]
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The names of the checkpoints that are read, in order; no report is written."""
+    load, names = checkpoint.load, []
+
+    def counted(path):
+        names.append(path.name)
+        return load(path)
+
+    monkeypatch.setattr(checkpoint, "load", counted)
+    monkeypatch.setattr(experiment.Experiment, "report", lambda *_: {})
+    monkeypatch.setattr(experiment, "write_pages", lambda *_: None)
+    return names
+
+
+def test_last_is_read_once_a_start(run, refused, project, reads):
+    assert run(1, *TINY)[0] == 0
+    assert reads == ["best.pt"], "the epoch that is tested"
+    last = project / "runs/digits/level1_baseline/last.pt"
+
+    reads.clear()
+    assert run(1, *TINY)[0] == 0, "once more: the run there is finished"
+    assert reads == ["last.pt", "best.pt"]
+
+    reads.clear()
+    assert "resumed after epoch 2" in run(1, *TINY, "--resume")[1]
+    assert reads == ["last.pt", "best.pt"]
+
+    content = checkpoint.load(last)
+    checkpoint.save(last, content | {"history": content["history"][:1]})
+    reads.clear()
+    refused(1, TINY, "after 1 of 2 epochs: --resume goes on with it")
+    assert reads == ["last.pt"]
+
+    reads.clear()
+    _, out, _ = run(1, *TINY, "--resume")
+    assert "resumed after epoch 1" in out and "epoch 2/2" in out
+    assert reads == ["last.pt", "best.pt"]
+
+    reads.clear()
+    assert run(1, *TINY, "--anew")[0] == 0
+    assert reads == ["best.pt"]
