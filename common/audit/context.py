@@ -5,9 +5,12 @@ at the smallest size that networks accept. What a check compares it with is comp
 """
 
 import copy
+import dataclasses
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +22,14 @@ from common.data import ImageSet, Splits
 from common.data.splits import in_turn
 from common.models import StagedNetwork, Trunk
 from common.runtime import Runtime, counter_seed
-from common.training import Trainer, guards
+from common.training import Trainer, fit, guards
 from common.utils.errors import UserError
 
 SIZE = 32  # pixels: the smallest input that is accepted
 COUNTS = {"train": 60, "val": 27, "test": 27}  # pictures; their last batches are short
 BATCH = 16
 
-# RGB in [0, 1] that published weights were trained on; kept apart from backbones.py on purpose
+# RGB in [0, 1] that published weights were trained on; kept apart from the run's own on purpose
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -116,6 +119,15 @@ class AuditContext:
         network = self.network()
         return Trainer(network, self.data, config, Trunk(network, self.runtime))
 
+    def fitted(self, data: Splits, epochs: int) -> StagedNetwork:
+        """Such a network after `fit`, with the weights that it keeps."""
+        config = copy.deepcopy(self.config)
+        config.train.epochs, config.train.early_stopping = epochs, None
+        network = self.network()
+        with tempfile.TemporaryDirectory() as folder:
+            fit(network, data, config, Trunk(network, self.runtime), Path(folder))
+        return network
+
     def pictures(self, part: ImageSet) -> Tensor:
         """Network input (N, 3, S, S) of a part, by torchvision instead of by `Batches`."""
         return self.prepare(part.images)
@@ -130,12 +142,18 @@ class AuditContext:
 
 def _few(data: Splits) -> Splits:
     """A few pictures of each part, all classes in turn."""
-    few = copy.copy(data)
+    parts = {}
     for name, count in COUNTS.items():
         part = getattr(data, name)
-        positions = in_turn(part.labels)[:count]
-        object.__setattr__(few, name, part.subset(positions.sort().values))
-    return few
+        turns = in_turn(part.labels)[:count]
+        parts[name] = part.subset(turns.sort().values)
+    return dataclasses.replace(data, **parts)
+
+
+@torch.no_grad()
+def plain_logits(network: nn.Module, images: Tensor) -> Tensor:
+    """One pass of network input in eval mode: logits (N, C), on the CPU."""
+    return network.eval()(images).cpu()
 
 
 def largest_gap(a: Tensor, b: Tensor) -> float:

@@ -11,7 +11,7 @@ READ = 2**28  # bytes of each split's pictures that are compared
 
 @check(
     "pixels normalised",
-    "pixels left at 0..255, or not scaled by the mean and deviation of the weights' own pictures",
+    "pixels left at 0..255, or not scaled by the mean and std of the weights' own pictures",
 )
 def pixels_normalised(context: AuditContext) -> tuple[bool, str, str]:
     trainer = context.trainer()
@@ -36,8 +36,7 @@ def labels_belong(context: AuditContext) -> tuple[bool, str, str]:
         stream.batches.transform = None  # as they lie; augmentation has a check of its own
         for images, labels in stream.batches.epoch(0):
             own, order = order[: len(labels)], order[len(labels) :]
-            same = (images - pictures[own]).abs().amax((1, 2, 3)) < 1e-2
-            right = same & (labels == part.labels.to(labels.device)[own])
+            right = _alike(images, pictures[own]) & (labels == part.labels.to(labels.device)[own])
             wrong, total = wrong + int((~right).sum()), total + len(labels)
     for part in (context.whole.train, context.whole.val, context.whole.test):
         for name, label in zip(part.names or [], part.labels.tolist(), strict=False):
@@ -78,7 +77,13 @@ def splits_used(context: AuditContext) -> tuple[bool, str, str]:
 
 
 def _sorted(images: Tensor) -> Tensor:
+    """What tells whether two batches hold the same pictures in any order: (N,)."""
     return images.double().mean((1, 2, 3)).sort().values
+
+
+def _alike(images: Tensor, others: Tensor) -> Tensor:
+    """Which of the pictures are those in the same places of the others: bool (N,)."""
+    return (images - others).abs().amax((1, 2, 3)) < 1e-2
 
 
 @check("train is shuffled", "a loader without shuffle, or one order drawn once for all epochs")
@@ -87,8 +92,8 @@ def train_shuffled(context: AuditContext) -> tuple[bool, str, str]:
     stream.transform = None
     images = [torch.cat([i for i, _ in stream.epoch(epoch)]) for epoch in (0, 1)]
     own = context.pictures(context.data.train)
-    kept = [float(((i - own).abs().amax((1, 2, 3)) < 1e-2).float().mean()) for i in images]
-    same = float(((images[0] - images[1]).abs().amax((1, 2, 3)) < 1e-2).float().mean())
+    kept = [float(_alike(i, own).float().mean()) for i in images]
+    same = float(_alike(*images).float().mean())
     complete = all(largest_gap(_sorted(i), _sorted(own)) < 1e-3 for i in images)
     seen = f"{kept[0]:.0%} and {kept[1]:.0%} in their stored place, {same:.0%} in the same place"
     seen += "" if complete else ", not each picture once"
@@ -111,8 +116,7 @@ def augmentation_on_train(context: AuditContext) -> tuple[bool, str, str]:
     next(iter(trainer.train.epoch(1)))
     kept = bool(context.config.augment) and trainer.train.trunk.recall(train) is not None
     expected = f"{'several' if moves else 'one'} of 32 different, val as it is"
-    seen = f"{different} of 32 different, val {gap:.0e} off" + (
-        ", kept over epochs" if kept else ""
-    )
+    seen = f"{different} of 32 different, val {gap:.0e} off"
+    seen += ", kept over epochs" if kept else ""
     plain = moves or largest_gap(images[:1], context.prepare(train.images[:1])) < 1e-3
     return (different > 1) == bool(moves) and plain and gap < 1e-3 and not kept, expected, seen

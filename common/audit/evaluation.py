@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from common.audit.context import BATCH, AuditContext, check, largest_gap
+from common.audit.context import BATCH, AuditContext, check, largest_gap, plain_logits
 from common.data import Batches, ImageSet
 from common.evaluation import Predictions, evaluate, predict
 from common.models import FeatureBatches, StagedNetwork, Trunk
@@ -52,8 +52,7 @@ def total_over_total(context: AuditContext) -> tuple[bool, str, str]:
     trainer.step = spy
     entry = trainer.epoch(1)
     part = context.data.val
-    with torch.no_grad():
-        logits = trainer.network.eval()(context.pictures(part)).cpu()
+    logits = plain_logits(trainer.network, context.pictures(part))
     logs = logits.double().log_softmax(1)
     own = {
         "train_accuracy": float(torch.cat(hits).double().mean()),
@@ -86,8 +85,7 @@ def scored_on_test(context: AuditContext) -> tuple[bool, str, str]:
     for name in ("train", "val", "test"):
         part, own = getattr(context.data, name), getattr(results, name)
         own = results.test_single if name == "test" else own
-        with torch.no_grad():
-            logits = network.eval()(context.pictures(part)).cpu()
+        logits = plain_logits(network, context.pictures(part))
         same = len(own.labels) == len(part) and torch.equal(own.labels, part.labels)
         if not same or largest_gap(own.logits, logits) > 1e-3:
             wrong.append(name)
@@ -111,12 +109,8 @@ def tta_averages(context: AuditContext) -> tuple[bool, str, str]:
             passes.append(padded[:, :, top : top + height, left : left + width].to(torch.uint8))
     if tta == "flip_shifts":
         passes += [torch.from_numpy(x.numpy()[:, :, :, ::-1].copy()) for x in passes]
-    network.eval()
-    with torch.no_grad():
-        logits = torch.stack([network(context.prepare(images)).cpu() for images in passes])
-    gap = largest_gap(results.test.logits, logits.mean(0))
+    logits = [plain_logits(network, context.prepare(images)) for images in passes]
+    gap = largest_gap(results.test.logits, torch.stack(logits).mean(0))
     names = {"none": "a single pass", "flip": "the mean of the picture's and its mirror image's"}
-    expected = (
-        names.get(tta, "the mean of the picture's and its four one-pixel shifts'") + " logits"
-    )
-    return gap < 1e-3, expected, f"{gap:.1e} off"
+    names = names.get(tta, "the mean of the picture's and its four one-pixel shifts'")
+    return gap < 1e-3, f"{names} logits", f"{gap:.1e} off"

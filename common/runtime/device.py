@@ -27,7 +27,7 @@ COMPILERS = "g++", "clang++", "c++", "cl"  # one of which torch.compile needs on
 class Runtime:
     """The device, and the type that its fast arithmetic is done in (weights stay float32).
 
-    With `fast`, what gives the same result sooner: see trunk.py, convolutions.py.
+    With `fast`, what gives the same result sooner: see models/trunk.py, small_convolutions.py.
     """
 
     device: torch.device

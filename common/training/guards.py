@@ -1,4 +1,4 @@
-"""What stops a run, found early and said in one line: memory, disk, another run at work."""
+"""What stops a run, found early and said in one line: no numbers, memory, disk, another run."""
 
 import contextlib
 import errno
