@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import cli
+from common import cli, levels
 from common.audit.context import AuditContext
 from common.audit.runner import audit
 from common.config import LevelConfig, yaml_files
@@ -20,6 +20,7 @@ from common.models import StagedNetwork, check_network, input_size, weights
 from common.reports import ladder, store
 from common.reports.page import build_page
 from common.reports.records import check_reports
+from common.reports.summary import network_rows, network_summary
 from common.runtime import command, counter_seed, distributed, provenance, start_runtime
 from common.training import checkpoint, guards
 from common.training.logging import Logbook, TensorBoardLog
@@ -133,6 +134,7 @@ class Experiment:
             "trainable": network.trainable,
             "parameters": sum(p.numel() for p in network.parameters()),
             "trained_parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
+            "network": network_rows(network, network.weights.image_size),
             "epochs": len(history),
             "best_epoch": best["epoch"],
             "train": results.train.score(),
@@ -288,12 +290,26 @@ def run_level(main: Callable[[LevelConfig], dict], script: str, config: LevelCon
     level = Path(script).resolve().parent
 
     def run() -> None:
+        if config.summary:
+            return print_summary(level, config)
         check_unfinished_runs([(level, config)])
         metrics = run_seeds(main, config)
         if distributed.place().first:
             write_pages(config, metrics)
 
     cli.command(run, several=True, resumes=True)
+
+
+def print_summary(level: Path, config: LevelConfig) -> None:
+    """Print a level's network stage by stage; of data and weights nothing is read."""
+    size = input_size(config.network)
+    bare = dataclasses.replace(config.network, weights="none", image_size=size)
+    build_network = levels.load_module(level).build_network
+    network = build_network(
+        dataclasses.replace(config, network=bare), splits.count_classes(config.data)
+    )
+    if distributed.place().first:
+        print(network_summary(network, size))
 
 
 def write_pages(config: LevelConfig, metrics: list[dict]) -> tuple[str, Path]:

@@ -149,6 +149,15 @@ def _split(
     return np.sort(train), np.sort(val)
 
 
+def count_classes(config: DataConfig) -> int:
+    """How many classes the data has, without reading it; 10 of a folder that is not there."""
+    if config.name != "folder":
+        return {"cifar100": 100, "cifar100_coarse": 20}.get(config.name, 10)
+    train = expanded(config.root or "") / "train"
+    found = train.glob("[!.]*/") if train.is_dir() else ()
+    return sum(1 for _ in found) or 10
+
+
 def title_of(config: DataConfig) -> str:
     """What reports call the data, after which the folder of its runs is named.
 

@@ -33,7 +33,7 @@ def activation_maps(
         Maps float32 (B, h, w), 1 at each picture's largest place, 0 where nothing speaks for the
         class, None where no stage has places; logits float32 (B, C).
     """
-    with _evaluating(network):
+    with evaluating(network):
         with torch.no_grad():
             outputs = _outputs(network, images)
         looked_at = _stages_with_places(network, outputs)
@@ -96,7 +96,7 @@ def stage_maps(network: StagedNetwork, image: Tensor, count: int = 6) -> dict[st
     Args:
         image: normalised, float32 (3, S, S).
     """
-    with _evaluating(network):
+    with evaluating(network):
         outputs = _outputs(network, image[None])
     found = {}
     for name, output in outputs.items():
@@ -122,7 +122,7 @@ def penultimate(network: StagedNetwork, images: Tensor) -> Tensor:
     seen = []
     handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
-        with _evaluating(network):
+        with evaluating(network):
             network(images)
     finally:
         handle.remove()
@@ -137,7 +137,7 @@ def _outputs(network: StagedNetwork, images: Tensor) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def _evaluating(network: StagedNetwork) -> Iterator[None]:
+def evaluating(network: StagedNetwork) -> Iterator[None]:
     was_training = network.training
     network.eval()
     try:

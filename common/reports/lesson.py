@@ -33,6 +33,7 @@ def lesson(run: Run, below: Run | None) -> dict:
         "left": _left(below) if below else None,
         "done": _done(m),
         "changed": _changed(m, below.metrics) if below else None,
+        "network": tables.network(m["network"]) if "network" in m else None,
         "results": tables.results(m),
         "tta": _tta(m),
         "detail": tables.detail(m["detail"]),

@@ -38,6 +38,12 @@ REPORT = """\
 
 {% endif %}
 {% endif %}
+{% if network %}
+## The network
+
+{{ table(*network) }}
+
+{% endif %}
 ## Results
 
 {{ shown["results"] }}{{ shown["rate"] }}{{ table(*results) }}

@@ -83,6 +83,21 @@ def detail(d: dict) -> Table:
     return Table(["on test", "as it is", scaled], rows)
 
 
+def network(stages: list[dict]) -> Table:
+    """The stages and the head, as `summary.network_rows` gives them, and all together."""
+    rows = []
+    for stage in stages:
+        total, trained = stage["parameters"], stage["trained_parameters"]
+        some = "trains" if trained == total else f"{trained:,} parameters train"
+        cells = [stage["name"], " × ".join(map(str, stage["output"]))]
+        cells += [f"{total:,}", f"{stage['multiply_adds']:,}"]
+        rows.append([*cells, some if stage["trains"] else "frozen"])
+    sums = [f"{sum(row[key] for row in stages):,}" for key in ("parameters", "multiply_adds")]
+    rows.append(["all", "", *sums, f"{sum(row['trained_parameters'] for row in stages):,} train"])
+    header = ["stage", "output", "parameters", "multiply-adds a picture", "what trains"]
+    return Table(header, rows)
+
+
 def epochs(history: list[dict], best_epoch: int) -> Table:
     header = ["epoch", "rate", "train loss", "train accuracy", "val loss", "val accuracy", "time"]
     rows = []

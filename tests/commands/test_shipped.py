@@ -12,6 +12,7 @@ import yaml
 from common.config import LevelConfig, load_config
 from common.data import build_augmentation
 from common.training.schedules import build_schedule
+from common.utils import paths
 from helpers.projects import NAMES, PROJECT
 from helpers.shipped import SHIPPED
 
@@ -122,6 +123,42 @@ def test_help_says_what_every_option_means(monkeypatch, capsys):
     assert without == []
     assert "default: 3)" in entries["--train.epochs"], "the level's own value, from its YAML"
     assert entries["--data.val_fraction"].endswith("(type: float, default: 0.2)")
+
+
+# ---- --summary ----
+
+
+def summary(level, arguments, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(PROJECT / level / "run.py"), "--summary", *arguments])
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    runpy.run_path(sys.argv[0], run_name="__main__")
+    return capsys.readouterr()
+
+
+@pytest.mark.parametrize("level", NAMES)
+def test_summary_shows_the_network_and_stops(level, monkeypatch, capsys, tmp_path):
+    """Neither data nor weights need be there: nothing is read, and nothing is written."""
+    monkeypatch.setattr(paths, "PROJECT", tmp_path)
+    config = load_config(PROJECT / level / "config.yaml")
+    nowhere = ["--data.name", "cifar100_coarse", "--network.weights", str(tmp_path / "none.pth")]
+    options = [*nowhere, "--network.image_size", "64", "--reports", str(tmp_path / "reports")]
+    printed, complaints = summary(level, options, monkeypatch, capsys)
+    assert complaints == "" and list(tmp_path.iterdir()) == []
+    assert "StagedNetwork" in printed and "Total mult-adds" in printed
+    for stage in ("stem", "layer1", "layer2", "layer3", "layer4"):
+        (line,) = [line for line in printed.splitlines() if f"({stage})" in line]
+        assert line.endswith("True" if stage in config.network.trainable else "False")
+    assert re.search(r"\(head\) +\[1, 20\]", printed)
+
+
+@pytest.mark.parametrize(("folders", "classes"), [(["a", "b", "c", ".hidden"], 3), ([], 10)])
+def test_summary_counts_a_folders_classes(folders, classes, monkeypatch, capsys, tmp_path):
+    for name in folders:
+        (tmp_path / "train" / name).mkdir(parents=True)
+    options = ["--data.name", "folder", "--data.root", str(tmp_path)]
+    options += ["--network.weights", "none"]
+    printed, _ = summary("level1_baseline", options, monkeypatch, capsys)
+    assert re.search(rf"\(head\) +\[1, {classes}\]", printed)
 
 
 def test_settings_name_the_home_folder_as_others_can_use_it():
