@@ -116,17 +116,22 @@ def first_filters(network: StagedNetwork) -> Tensor | None:
 
 
 @torch.no_grad()
-def penultimate(network: StagedNetwork, images: Tensor) -> Tensor:
-    """The input of the head's last linear layer, float32 (B, D), for normalised pictures."""
-    last = [module for module in network.head.modules() if isinstance(module, nn.Linear)][-1]
+def penultimate(network: StagedNetwork, images: Tensor) -> Tensor | None:
+    """The input of the head's last linear layer, float32 (B, D), for normalised pictures.
+
+    None where the head has no such layer, or does not call it.
+    """
+    linear = [module for module in network.head.modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        return None
     seen = []
-    handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    handle = linear[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
         with evaluating(network):
             network(images)
     finally:
         handle.remove()
-    return seen[0].float()
+    return seen[0].float() if seen else None
 
 
 def _outputs(network: StagedNetwork, images: Tensor) -> dict[str, Tensor]:

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 
-import matplotlib
 import numpy as np
 from PIL import Image
 
@@ -21,6 +20,8 @@ def uri(content: bytes, kind: str) -> str:
 
 def gallery_json(gallery: Gallery, shown: list[Level]) -> str:
     """What the page's script shows, as JSON that cannot end its script element."""
+    import matplotlib
+
     run = shown[0].run
     count, _, height, width = gallery.images.shape
     rows = -(-count // COLUMNS)

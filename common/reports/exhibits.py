@@ -7,11 +7,10 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from scipy.special import softmax
 from sklearn.decomposition import PCA
 
@@ -19,11 +18,13 @@ from common.data import Batches, ImageSet
 from common.data.splits import in_turn
 from common.evaluation import gradcam
 from common.models import StagedNetwork
-from common.reports.figures import diagnostics, galleries
 from common.reports.tables import Run
 from common.runtime import Runtime
 from common.utils.errors import UserError
 from common.utils.files import read_npz
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 log = logging.getLogger("rungs")
 
@@ -179,8 +180,10 @@ def load(file: Path, levels: Sequence[Level]) -> Gallery | None:
         return None
 
 
-def sheets(gallery: Gallery, levels: Sequence[Level]) -> dict[str, dict[str, Figure]]:
+def sheets(gallery: Gallery, levels: Sequence[Level]) -> dict[str, dict[str, "Figure"]]:
     """The galleries' pictures for each level's report, by the names in `ALBUM`."""
+    from common.reports.figures import galleries
+
     labels, classes = levels[0].run.labels[gallery.positions], levels[0].run.classes
     truths = [classes[i] for i in labels]
 
@@ -191,7 +194,7 @@ def sheets(gallery: Gallery, levels: Sequence[Level]) -> dict[str, dict[str, Fig
             for i, p in zip(gallery.answers[level], sure, strict=True)
         ]
 
-    def answers(rows: np.ndarray, level: str) -> Figure:
+    def answers(rows: np.ndarray, level: str) -> "Figure":
         return galleries.answers(
             gallery.images[rows], [truths[i] for i in rows], [lines(level)[i] for i in rows]
         )
@@ -220,8 +223,13 @@ def sheets(gallery: Gallery, levels: Sequence[Level]) -> dict[str, dict[str, Fig
     return found
 
 
-def close_ups(network: StagedNetwork, test: ImageSet) -> dict[str, Figure]:
-    """What a network makes of pictures, stage by stage, by the names in `ALBUM`."""
+def close_ups(network: StagedNetwork, test: ImageSet) -> dict[str, "Figure"]:
+    """What a network makes of pictures, stage by stage, by the names in `ALBUM`.
+
+    The plane of last features is left out where the head has no linear layer.
+    """
+    from common.reports.figures import diagnostics, galleries
+
     first = test.subset(in_turn(test.labels)[:1])
     ((picture, _),) = Batches(first, network.weights, 1, CPU).epoch()
     found = {}
@@ -233,8 +241,8 @@ def close_ups(network: StagedNetwork, test: ImageSet) -> dict[str, Figure]:
         found["filters"] = galleries.filters(weights.numpy())
     some = test.subset(in_turn(test.labels)[:PLANE])
     batches = Batches(some, network.weights, 64, CPU)
-    features = torch.cat([gradcam.penultimate(network, x) for x, _ in batches.epoch()])
-    if len(features) > 2:
-        plane = PCA(2, random_state=0).fit_transform(features.numpy())
+    features = [gradcam.penultimate(network, x) for x, _ in batches.epoch()]
+    if features[0] is not None and len(some) > 2:
+        plane = PCA(2, random_state=0).fit_transform(torch.cat(features).numpy())
         found["feature_plane"] = diagnostics.feature_plane(plane, some.labels.numpy(), test.classes)
     return found

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.evaluation.statistics import SIGNIFICANCE, wilson_interval
-from common.reports.figures import plots
 from common.reports.ingredients import (
     WITHOUT,
     Run,
@@ -81,6 +80,8 @@ def write_ladder(reports: Path) -> str:
     Raises:
         UserError: the folder holds no report.
     """
+    from common.reports.figures import plots
+
     tables = read_tables(reports)
     plots.save(plots.ladder(tables.shown), reports / "ladder.png")
     titled = {title: _table(rows) for title, rows in tables.titled.items()}

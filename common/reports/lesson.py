@@ -11,8 +11,7 @@ from pathlib import Path
 from common.config import named_step, yaml_files
 from common.evaluation.statistics import wilson_interval
 from common.reports import tables
-from common.reports.figures.plots import points
-from common.reports.markdown import percent, probability
+from common.reports.markdown import percent, points, probability
 from common.reports.tables import Run, Table, gain_text
 from common.utils import paths
 

@@ -25,6 +25,17 @@ def probability(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.4f}" if 0.0495 <= p < 0.0505 else f"{p:.3f}"
 
 
+def points(difference: float) -> str:
+    """A difference of two fractions in signed percentage points; 0.021 gives "+2.1".
+
+    What one decimal would round away gets two: 0.0002 gives "+0.02".
+    """
+    if difference == 0:
+        return "0.0"
+    text = f"{100 * difference:+.1f}"
+    return text if float(text) else f"{100 * difference:+.2f}"
+
+
 def percent(fraction: float) -> str:
     """0.831 as "83.1 %"."""
     return f"{100 * fraction:.1f} %"

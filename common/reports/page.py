@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from markupsafe import Markup
@@ -10,8 +11,7 @@ from common.evaluation.statistics import SIGNIFICANCE
 from common.reports import comparison, exhibits, ladder, store
 from common.reports.embedded import gallery_json, uri
 from common.reports.exhibits import Gallery, Level
-from common.reports.figures import plots
-from common.reports.figures.album import ALBUM
+from common.reports.figures.album import ALBUM, left_out
 from common.reports.html import HERE, html
 from common.reports.lesson import lesson
 from common.reports.markdown import percent
@@ -20,6 +20,9 @@ from common.reports.records import check_reports
 from common.reports.restore import networks_of, pictures_of
 from common.reports.table_of_runs import table_of_runs
 from common.utils.files import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 GALLERY = "gallery.npz"
 
@@ -108,8 +111,7 @@ def _gallery(
         pictures = sheets.get(level.name, {})
         if test is not None and level.name in networks and "feature_plane" not in _pictures(folder):
             pictures |= exhibits.close_ups(networks[level.name], test)
-        for name, figure in pictures.items():
-            plots.save(figure, folder / f"{name}.png")
+        _save(pictures, folder)
     return gallery, ""
 
 
@@ -117,10 +119,16 @@ def _draw(folder: Path, level: Level, reports: Path, redraw: bool) -> None:
     """A level's pictures from its figures, and its report.md."""
     below = store.read_below(reports, level.run)
     if redraw:
-        for name, figure in store.draw(level.run, level.logits, below).items():
-            plots.save(figure, folder / f"{name}.png")
+        _save(store.draw(level.run, level.logits, below), folder)
     page = report_page(level.run, below, _pictures(folder))
     write_whole(folder / "report.md", page)
+
+
+def _save(pictures: dict[str, "Figure"], folder: Path) -> None:
+    from common.reports.figures import plots
+
+    for name, figure in pictures.items():
+        plots.save(figure, folder / f"{name}.png")
 
 
 def _pictures(folder: Path) -> list[str]:
@@ -132,12 +140,11 @@ def _section(folder: Path, level: Level, reports: Path) -> dict:
         ALBUM[name]._asdict() | {"file": uri((folder / f"{name}.png").read_bytes(), "png")}
         for name in _pictures(folder)
     ]
-    seen = any(picture["section"] == "pictures" for picture in pictures)
     m = level.run.metrics
     return lesson(level.run, store.read_below(reports, level.run)) | {
         "accuracy": percent(m["test"]["accuracy"]),
         "pictures": pictures,
-        "seen": seen,
+        "left_out": left_out(_pictures(folder)),
     }
 
 

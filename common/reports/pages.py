@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from common.reports.figures.album import ALBUM
+from common.reports.figures.album import ALBUM, left_out
 from common.reports.lesson import lesson
 from common.reports.markdown import templates
 from common.reports.tables import Run
@@ -60,8 +60,8 @@ REPORT = """\
 
 ## Where it fails, and what it sees
 
-{{ shown["pictures"] }}{% if not seen %}
-Pictures of test images are left out: they are made where the pictures and the run's weights are.
+{{ shown["pictures"] }}{% if left_out %}
+{{ left_out }}
 
 {% endif %}
 ## Observations
@@ -98,7 +98,7 @@ def report_page(run: Run, below: Run | None, pictures: Sequence[str]) -> str:
         pictures: names, of `ALBUM`, of those that lie beside the page.
     """
     shown = {section: _shown(section, pictures) for section in SECTIONS}
-    values = lesson(run, below) | {"shown": shown, "seen": bool(shown["pictures"])}
+    values = lesson(run, below) | {"shown": shown, "left_out": left_out(pictures)}
     return templates.from_string(REPORT).render(values)
 
 

@@ -10,13 +10,12 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 from scipy.special import softmax
 
 from common.evaluation.statistics import compare
-from common.reports.figures import diagnostics, galleries, plots
 from common.reports.figures.album import ALBUM
 from common.reports.pages import report_page
 from common.reports.readers import read_json
@@ -24,6 +23,9 @@ from common.reports.tables import Run
 from common.training.schedules import build_schedule
 from common.utils.errors import UserError
 from common.utils.files import read_npz
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FLOAT16 = 65504.0  # the largest float16
 
@@ -50,6 +52,8 @@ def write_report(
         classes: C names.
         examples: some training pictures, uint8 (n, 3, H, W), and their classes, (n,) int.
     """
+    from common.reports.figures import galleries, plots
+
     labels, logits = np.asarray(labels, np.int64), np.asarray(logits)
     run = Run(metrics, history, labels, logits.argmax(1).astype(np.int64), classes)
     below = read_below(folder.parent, run)
@@ -85,19 +89,21 @@ def write_report(
             os.replace(file, folder / file.name)
 
 
-def draw(run: Run, logits: np.ndarray, below: Run | None) -> dict[str, Figure]:
+def draw(run: Run, logits: np.ndarray, below: Run | None) -> dict[str, "Figure"]:
     """The pictures of `ALBUM` that a run's figures are enough for.
 
     Args:
         logits: (N, C) float, of the test pictures.
         below: the run of the level below, where it is compared with it.
     """
+    from common.reports.figures import diagnostics, plots
+
     m = run.metrics
     pictures = {
         "training_curves": plots.training_curves(run.history, m["best_epoch"]),
         "confusion_matrix": plots.confusion_matrix(run.labels, run.predictions, run.classes),
         "reliability": diagnostics.reliability(
-            softmax(np.asarray(logits, np.float64), 1).max(1), run.predictions == run.labels
+            softmax(np.asarray(logits, np.float64), 1), run.labels
         ),
     }
     rates, steps = learning_rates(run)

@@ -3,8 +3,7 @@
 import json
 from pathlib import Path
 
-from common.reports.figures.plots import points
-from common.reports.markdown import duration, percent
+from common.reports.markdown import duration, percent, points
 from common.reports.store import find_reports
 
 Cell = tuple[str, float | str | None]  # text, and what it is sorted by

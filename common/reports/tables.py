@@ -7,8 +7,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 
 from common.evaluation.statistics import BINS, wilson_interval
-from common.reports.figures.plots import points
-from common.reports.markdown import duration, listing, percent
+from common.reports.markdown import duration, listing, percent, points
 
 
 class Table(NamedTuple):

@@ -15,7 +15,7 @@ from common.evaluation import evaluate
 from common.experiment import Experiment
 from common.models import Trunk
 from common.reports import ladder
-from common.reports.figures import plots
+from common.reports.markdown import points
 from common.training import fit
 from helpers.projects import NAMES, copy_project, inside, python
 from helpers.reports import Reports
@@ -111,7 +111,7 @@ def test_a_readers_own_level_is_found(course):
         assert list(course.rows()) == [*NAMES, mine.name]
         level2, level5 = course.predictions(NAMES[1]), course.predictions(mine.name)
         assert np.array_equal(level2["logits"], level5["logits"]), "the same recipe and seed"
-        gain = plots.points(course.metrics(mine.name)["below"]["gain"])
+        gain = points(course.metrics(mine.name)["below"]["gain"])
         row = " ".join(course.rows()[mine.name])
         assert re.search(rf" {re.escape(gain)} .*over level4", row), row
     finally:

@@ -4,23 +4,30 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
 
-from common.evaluation.statistics import compare
+from common.evaluation.statistics import calibration_error, compare
 from common.reports.figures import diagnostics, galleries, plots
 from helpers.reports import draw, pictures
 
 
 def test_reliability_draws_confidence_against_the_share_right():
-    confidence = np.array([0.61, 0.65, 0.69, 0.95, 1.0])
-    correct = np.array([True, False, False, True, True])
-    upper, lower = diagnostics.reliability(confidence, correct, bins=10).axes
-    assert [bar.get_height() for bar in upper.patches] == pytest.approx([1 / 3, 1])
-    assert [bar.get_x() + bar.get_width() / 2 for bar in upper.patches] == pytest.approx(
-        [0.65, 0.95]
-    )
+    """Those on the edge of two bins, 0.7 here, belong to the lower one, as in the error's bins."""
+    confidence = np.array([0.61, 0.65, 0.7, 0.95, 1.0, *[0.55] * 12])
+    labels = np.array([0, 1, 1, 0, 0, *[0] * 9, *[1] * 3])
+    probabilities = np.stack([confidence, 1 - confidence], 1)
+    upper, lower = diagnostics.reliability(probabilities, labels, bins=10).axes
+    many, few = np.split(np.array([bar.get_height() for bar in upper.patches]), 2)
+    assert many == pytest.approx([0, 0, 0, 0, 0, 0.75, 0, 0, 0, 0]), "ten pictures and more"
+    assert few == pytest.approx([0, 0, 0, 0, 0, 0, 1 / 3, 0, 0, 1])
+    middles = [bar.get_x() + bar.get_width() / 2 for bar in upper.patches[:10]]
+    assert middles == pytest.approx(np.arange(10) / 10 + 0.05)
     points = upper.lines[1]
-    assert points.get_xdata() == pytest.approx([0.65, 0.975])
-    assert points.get_ydata() == pytest.approx([1 / 3, 1])
-    assert [bar.get_height() for bar in lower.patches] == [0, 0, 0, 0, 0, 0, 3, 0, 0, 2]
+    seen = np.isfinite(points.get_ydata())
+    assert points.get_xdata()[seen] == pytest.approx([0.55, 0.65333333, 0.975])
+    assert points.get_ydata()[seen] == pytest.approx([0.75, 1 / 3, 1])
+    assert [bar.get_height() for bar in lower.patches] == [0, 0, 0, 0, 0, 12, 3, 0, 0, 2]
+    error = calibration_error(probabilities, labels, bins=10)
+    gaps = np.abs(points.get_xdata() - points.get_ydata())[seen]
+    assert np.average(gaps, weights=[12, 3, 2]) == pytest.approx(error)
 
 
 @pytest.mark.parametrize("count", [4, 30])

@@ -12,8 +12,7 @@ from common.evaluation import Predictions, Results
 from common.evaluation.statistics import describe, fit_temperature, paired_interval, wilson_interval
 from common.experiment import _detail
 from common.reports import store
-from common.reports.figures import plots
-from common.reports.markdown import code, duration, escape, probability, table
+from common.reports.markdown import code, duration, escape, points, probability, table
 from helpers.reports import NASTY, leave, made_up, pictures, tables
 
 
@@ -77,7 +76,7 @@ def test_the_first_sentence_tells_gain_loss_and_not_shown(
     assert metrics["below"]["p_value"] == binomtest(fixed, fixed + broken or 1).pvalue
     low, high = wilson_interval(right, 1000)
     ends = paired_interval(right - fixed, fixed, broken, 1000 - right - broken)
-    least, most = map(plots.points, ends)
+    least, most = map(points, ends)
     assert (tmp_path / "two/report.md").read_text().splitlines()[2] == (
         f"{right / 10:.1f} % of 1,000 test pictures right (95 % interval {100 * low:.1f} to "
         f"{100 * high:.1f} %). Over level1_first: {gain} points (95 % interval {least} to {most}), "

@@ -10,8 +10,7 @@ import pytest
 
 from common import cli
 from common.reports import exhibits, page
-from common.reports.figures.plots import points
-from common.reports.markdown import duration, percent
+from common.reports.markdown import duration, percent, points
 from common.utils.errors import UserError
 from common.utils.files import read_npz
 from helpers.projects import NAMES, inside

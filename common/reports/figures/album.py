@@ -1,5 +1,6 @@
 """The pictures of a report: what each is called, where it stands, and what it says."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -64,3 +65,13 @@ ALBUM = {  # file name, without .png -> picture
         "Test pictures by their last features, in the plane of largest variance (PCA)",
     ),
 }
+
+
+def left_out(pictures: Sequence[str]) -> str:
+    """What a page says of the pictures of test images that are not among these; "" of none."""
+    if not any(ALBUM[name].section == "pictures" for name in pictures):
+        where = "they are made where the pictures and the run's weights are"
+        return f"Pictures of test images are left out: {where}."
+    if {"feature_maps", "filters"} & {*pictures} and "feature_plane" not in pictures:
+        return "The plane of last features is left out: the head has no linear layer to show it of."
+    return ""

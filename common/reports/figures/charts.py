@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
-from common.reports.figures.plots import BLUE, GREEN, GREY, STYLE, VERMILLION
+from common.reports.figures.plots import BLUE, GREEN, GREY, STYLE, VERMILLION, broken
 
 
 @matplotlib.rc_context(STYLE)
@@ -17,7 +17,7 @@ def speed(report: dict) -> Figure:
     Args:
         report: bench.json, of which it reads `levels`, `image_size` and `growth`.
     """
-    figure = Figure(figsize=(10, 3.6), dpi=110, layout="constrained")
+    figure = Figure(figsize=(10, 3.6))
     compared, *grown = figure.subplots(1, 3, width_ratios=[1.6, 1, 1])
     names, rows = list(report["levels"]), list(report["levels"].values())
     y = np.arange(len(rows))
@@ -27,7 +27,7 @@ def speed(report: dict) -> Figure:
     for i, row in enumerate(rows):
         text = f" {row['ratio']:.1f} times faster"
         compared.text(row["ours_s"], i + 0.19, text, va="center", color=BLUE, fontsize=9)
-    compared.set_yticks(y, [name.replace("_", "\n", 1).replace("_", " ") for name in names])
+    compared.set_yticks(y, list(map(broken, names)))
     compared.set(title=f"Seconds a level, {report['image_size']} px", xlabel="s")
     compared.invert_yaxis()
     compared.legend(loc="lower right")
@@ -38,15 +38,14 @@ def speed(report: dict) -> Figure:
         axes.set(title=f"Ours over {label}", xlabel=label, ylabel="s", ylim=(0, None))
         axes.set_xlim(0, None)
         axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.grid(color="0.9")
-        axes.set_axisbelow(True)
+        axes.grid()
     return figure
 
 
 @matplotlib.rc_context(STYLE)
 def learning_rates(rates: np.ndarray, losses: np.ndarray, chosen: float, now: float) -> Figure:
     """Loss over a growing learning rate, the steepest place and the configured rate marked."""
-    figure = Figure(figsize=(6, 3.4), dpi=150, layout="constrained")
+    figure = Figure(figsize=(6, 3.4))
     axes = figure.subplots()
     axes.semilogx(rates, losses, color=BLUE)
     marks = ((chosen, GREEN, "--", "steepest"), (now, GREY, ":", "configured"))
@@ -55,7 +54,7 @@ def learning_rates(rates: np.ndarray, losses: np.ndarray, chosen: float, now: fl
     axes.set(title="Loss while the rate grows", xlabel="learning rate", ylabel="smoothed loss")
     axes.xaxis.set_major_formatter("{x:.0e}")
     axes.legend()
-    axes.grid(color="0.9")
+    axes.grid()
     return figure
 
 
@@ -66,7 +65,7 @@ def accuracy_over_time(rows: list[dict]) -> Figure:
     Args:
         rows: of comparison.json; `strategy` gives colour and marker.
     """
-    figure = Figure(figsize=(8, 4.4), dpi=120, layout="constrained")
+    figure = Figure(figsize=(8, 4.4))
     axes = figure.subplots()
     kinds = {"ladder": (BLUE, "o"), "scratch": (VERMILLION, "s"), "transfer": (GREEN, "^")}
     measured = [row for row in rows if row["test_accuracy"] is not None]
@@ -79,7 +78,7 @@ def accuracy_over_time(rows: list[dict]) -> Figure:
     axes.set(title="Test accuracy (%) over time", xlabel="seconds", xscale="log")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.margins(x=0.15, y=0.12)
-    axes.grid(color="0.9")
+    axes.grid()
     if axes.lines:
         axes.legend(loc="lower right")
     figure.draw_without_rendering()  # so that names know where they stand
@@ -112,7 +111,7 @@ def gaps(rows: list[dict], histories: list[list[dict]]) -> Figure:
         rows: a dict a run: `config`, `train_accuracy`, `test_accuracy` (fractions).
         histories: a list an epoch a run, as `plots.training_curves` takes them.
     """
-    figure = Figure(figsize=(9, 3.8), dpi=120, layout="constrained")
+    figure = Figure(figsize=(9, 3.8))
     panels = figure.subplots(1, len(rows), sharey=True)
     titles = ("Without augmentation", "With augmentation")
     for axes, title, row, history in zip(panels, titles, rows, histories, strict=True):
@@ -129,8 +128,7 @@ def gaps(rows: list[dict], histories: list[list[dict]]) -> Figure:
         axes.set(title=title, xlabel="epoch", xlim=(0.5, epochs[-1] + 0.35 * len(epochs)))
         ticks = MaxNLocator(6, integer=True).tick_values(1, epochs[-1])
         axes.set_xticks([tick for tick in ticks if 1 <= tick <= epochs[-1]])
-        axes.grid(axis="y", color="0.9")
-        axes.set_axisbelow(True)
+        axes.grid(axis="y")
     panels[0].set_ylabel("accuracy, %")
     panels[0].legend(loc="lower right", fontsize=9)
     return figure

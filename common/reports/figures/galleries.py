@@ -1,16 +1,53 @@
 """Pictures of pictures: thumbnails from plain arrays, a matplotlib Figure out."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from common.reports.figures.plots import STYLE
+from common.reports.figures.plots import STYLE, broken, short
+
+
+class Cell(NamedTuple):
+    """A place in a grid: a picture, uint8 (H, W, 3) or grey float (H, W), and what is said of it.
+
+    None leaves the place empty.
+    """
+
+    picture: np.ndarray | None = None
+    above: str = ""
+    below: str = ""
 
 
 @matplotlib.rc_context(STYLE)
+def grid(
+    rows: Sequence[Sequence[Cell]], size: tuple[float, float], names: Sequence[str] = ()
+) -> Figure:
+    """Rows of pictures, each `size` inches wide and high with its texts; `names` stand at the left.
+
+    Rows may be of different lengths.
+    """
+    columns = max(map(len, rows))
+    figure = Figure(figsize=(size[0] * columns, size[1] * len(rows)), dpi=100)
+    for i, line in enumerate(figure.subplots(len(rows), columns, squeeze=False)):
+        line[0].set_ylabel(names[i] if names else "", fontweight="bold")
+        for j, axes in enumerate(line):
+            axes.set(xticks=[], yticks=[], frame_on=False)
+            cell = rows[i][j] if j < len(rows[i]) else Cell()
+            if cell.picture is not None:
+                axes.imshow(cell.picture, cmap="gray", interpolation="nearest")
+            axes.set_title(cell.above, fontsize=8, loc="center")
+            axes.set_xlabel(cell.below, fontsize=8)
+    return figure
+
+
+def _in_rows(cells: Sequence[Cell], columns: int) -> list[Sequence[Cell]]:
+    return [cells[start : start + columns] for start in range(0, len(cells), columns)]
+
+
 def contact_sheet(
     images: np.ndarray, labels: np.ndarray, classes: Sequence[str], columns: int = 8
 ) -> Figure:
@@ -21,15 +58,9 @@ def contact_sheet(
         labels: int (N,).
         classes: names by label.
     """
-    rows = -(-len(images) // columns)
-    figure = Figure(figsize=(columns, 1.25 * rows), dpi=110, layout="constrained")
-    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-        axes.set(xticks=[], yticks=[], frame_on=False)
-        if i < len(images):
-            axes.imshow(images[i].transpose(1, 2, 0), interpolation="nearest")
-            name = classes[labels[i]]
-            axes.set_xlabel(name if len(name) < 14 else f"{name[:12]}…", fontsize=8)
-    return figure
+    pixels, names = images.transpose(0, 2, 3, 1), [short(classes[i], 14) for i in labels]
+    cells = [Cell(*pair[:1], below=pair[1]) for pair in zip(pixels, names, strict=True)]
+    return grid(_in_rows(cells, columns), (1, 1.25))
 
 
 def overlay(image: np.ndarray, places: np.ndarray | None, size: int) -> np.ndarray:
@@ -56,7 +87,6 @@ def overlay(image: np.ndarray, places: np.ndarray | None, size: int) -> np.ndarr
     return ((1 - share) * pixels + share * heat).astype(np.uint8)
 
 
-@matplotlib.rc_context(STYLE)
 def answers(
     images: np.ndarray, truths: Sequence[str], lines: Sequence[str], columns: int = 6
 ) -> Figure:
@@ -66,18 +96,10 @@ def answers(
         images: uint8 (N, 3, H, W).
         truths, lines: N texts.
     """
-    rows = -(-len(images) // columns)
-    figure = Figure(figsize=(1.5 * columns, 1.9 * rows), dpi=100, layout="constrained")
-    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-        axes.set(xticks=[], yticks=[], frame_on=False)
-        if i < len(images):
-            axes.imshow(images[i].transpose(1, 2, 0), interpolation="nearest")
-            axes.set_title(_fits(truths[i]), fontsize=8, loc="center", fontweight="normal")
-            axes.set_xlabel(_fits(lines[i]), fontsize=8)
-    return figure
+    cells = map(Cell, images.transpose(0, 2, 3, 1), map(short, truths), map(short, lines))
+    return grid(_in_rows(list(cells), columns), (1.5, 1.9))
 
 
-@matplotlib.rc_context(STYLE)
 def changes(
     images: np.ndarray,
     truths: Sequence[str],
@@ -94,26 +116,22 @@ def changes(
         truths, before, after: N texts.
         fixed, broken: indices of the pictures to show.
     """
-    parts = {"fixed": list(fixed), "broken": list(broken)}
-    cells = []  # rows of columns, each part on rows of its own
-    for name, rows in parts.items():
-        for start in range(0, len(rows), columns):
-            cells.append((name if start == 0 else "", rows[start : start + columns]))
-    shape = len(cells), columns
-    figure = Figure(figsize=(1.55 * columns, 2.05 * len(cells)), dpi=100, layout="constrained")
-    for (name, rows), line in zip(cells, figure.subplots(*shape, squeeze=False), strict=True):
-        line[0].set_ylabel(name, fontsize=10, fontweight="bold")
-        for j, axes in enumerate(line):
-            axes.set(xticks=[], yticks=[], frame_on=False)
-            if j < len(rows):
-                i = rows[j]
-                axes.imshow(images[i].transpose(1, 2, 0), interpolation="nearest")
-                axes.set_title(_fits(truths[i]), fontsize=8, loc="center")
-                axes.set_xlabel(f"{_fits(before[i])}\n{_fits(after[i])}", fontsize=8)
-    return figure
+    rows, names = [], []
+    for name, chosen in (("fixed", fixed), ("broken", broken)):
+        cells = [
+            Cell(
+                images[i].transpose(1, 2, 0),
+                short(truths[i]),
+                f"{short(before[i])}\n{short(after[i])}",
+            )
+            for i in chosen
+        ]
+        own = _in_rows(cells, columns)
+        rows, names = rows + own, names + [name, *[""] * len(own)][: len(own)]
+    rows[0] = [*rows[0], *[Cell()] * (columns - len(rows[0]))]  # as wide, also if they are few
+    return grid(rows, (1.55, 2.05), names)
 
 
-@matplotlib.rc_context(STYLE)
 def side_by_side(
     images: np.ndarray,
     truths: Sequence[str],
@@ -126,21 +144,21 @@ def side_by_side(
         truths: N names.
         levels: name -> (maps, float (N, h, w) or None; N answers), from the lowest.
     """
-    shape = len(images), 1 + len(levels)
-    figure = Figure(figsize=(1.45 * shape[1], 1.6 * shape[0]), dpi=100, layout="constrained")
-    for i, row in enumerate(figure.subplots(*shape, squeeze=False)):
-        for j, axes in enumerate(row):
-            name, (maps, lines) = ("", (None, truths)) if j == 0 else list(levels.items())[j - 1]
-            axes.imshow(overlay(images[i], None if maps is None else maps[i], 96))
-            axes.set(xticks=[], yticks=[], frame_on=False)
-            axes.set_xlabel(_fits(lines[i]), fontsize=8)
-            if i == 0:
-                title = name.replace("_", "\n", 1).replace("_", " ") or "picture"
-                axes.set_title(title, fontsize=8, loc="center")
-    return figure
+    columns = {"picture": (None, truths), **levels}
+    rows = [
+        [
+            Cell(
+                overlay(image, None if maps is None else maps[i], 96),
+                "" if i else broken(name),
+                short(lines[i]),
+            )
+            for name, (maps, lines) in columns.items()
+        ]
+        for i, image in enumerate(images)
+    ]
+    return grid(rows, (1.45, 1.6))
 
 
-@matplotlib.rc_context(STYLE)
 def feature_maps(image: np.ndarray, stages: dict[str, np.ndarray]) -> Figure:
     """The most active channels of each stage for one picture, a row a stage.
 
@@ -148,34 +166,14 @@ def feature_maps(image: np.ndarray, stages: dict[str, np.ndarray]) -> Figure:
         image: uint8 (3, H, W).
         stages: name -> float (k, h, w), k at most 6.
     """
-    columns = 1 + max(len(maps) for maps in stages.values())
-    figure = Figure(figsize=(1.2 * columns, 1.25 * len(stages)), dpi=100, layout="constrained")
-    rows = figure.subplots(len(stages), columns, squeeze=False)
-    for i, (row, (name, maps)) in enumerate(zip(rows, stages.items(), strict=True)):
-        for axes in row:
-            axes.set(xticks=[], yticks=[], frame_on=False)
-        if i == 0:
-            row[0].imshow(image.transpose(1, 2, 0))
-        row[0].set_xlabel(name, fontsize=9)
-        for axes, channel in zip(row[1:], maps, strict=False):
-            axes.imshow(channel, cmap="gray", interpolation="nearest")
-    return figure
+    rows = [[Cell(below=name), *map(Cell, maps)] for name, maps in stages.items()]
+    rows[0][0] = rows[0][0]._replace(picture=image.transpose(1, 2, 0))
+    return grid(rows, (1.2, 1.25))
 
 
-@matplotlib.rc_context(STYLE)
 def filters(weights: np.ndarray) -> Figure:
     """The first layer's filters as colours, each on its own scale: float (C, 3, k, k), C to 64."""
-    count, columns = min(len(weights), 64), 16
-    rows = -(-count // columns)
-    figure = Figure(figsize=(0.42 * columns, 0.45 * rows + 0.3), dpi=120, layout="constrained")
-    figure.suptitle("First layer's filters", fontsize=10, x=0.01, ha="left", fontweight="bold")
-    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-        axes.set(xticks=[], yticks=[], frame_on=False)
-        if i < count:
-            low, high = weights[i].min(), weights[i].max()
-            axes.imshow((weights[i].transpose(1, 2, 0) - low) / max(high - low, 1e-12))
-    return figure
-
-
-def _fits(text: str) -> str:
-    return text if len(text) < 20 else f"{text[:18]}…"
+    shown = weights[:64].transpose(0, 2, 3, 1)
+    low, high = (end(shown, axis=(1, 2, 3), keepdims=True) for end in (np.min, np.max))
+    cells = list(map(Cell, (shown - low) / np.maximum(high - low, 1e-12)))
+    return grid(_in_rows(cells, 16), (0.42, 0.45))

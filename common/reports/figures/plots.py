@@ -22,34 +22,40 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from sklearn import metrics
 
+from common.reports.markdown import points
+
 # Okabe & Ito, "Color Universal Design", 2008
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#595959"
 ORANGE, SKY = "#E69F00", "#56B4E9"
 STYLE = {
+    "figure.dpi": 120,
+    "figure.constrained_layout.use": True,
+    "axes.axisbelow": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
     "axes.titlesize": 11,
     "font.size": 10,
+    "grid.color": "0.9",
     "legend.frameon": False,
     "legend.handlelength": 3.2,  # room for dashes
     "lines.linewidth": 1.8,
     "text.parse_math": False,  # a class may be called "$5 note$"
 }
 NUMBERED_CLASSES = 20  # up to here the confusion matrix has room for numbers in its cells
+SHARES = (0, 1, 5, 10, 20, 40, 60, 80, 100)  # percent, named on its scale of colours
 NAMED_CLASSES = 25  # from here on it names every second, third ... class
 
 
-def points(difference: float) -> str:
-    """A difference of two fractions in signed percentage points; 0.021 gives "+2.1".
+def short(name: str, length: int = 20) -> str:
+    """A name that takes less than `length` characters."""
+    return name if len(name) < length else f"{name[: length - 2]}…"
 
-    What one decimal would round away gets two: 0.0002 gives "+0.02".
-    """
-    if difference == 0:
-        return "0.0"
-    text = f"{100 * difference:+.1f}"
-    return text if float(text) else f"{100 * difference:+.2f}"
+
+def broken(level: str) -> str:
+    """A level's name on two lines: its number, and what it is about."""
+    return level.replace("_", "\n", 1).replace("_", " ")
 
 
 def save(figure: Figure, file: Path) -> None:
@@ -70,25 +76,19 @@ def training_curves(history: list[dict], best_epoch: int) -> Figure:
             `train_accuracy` and `val_accuracy` (fractions; drawn in percent).
         best_epoch: the epoch that was kept, from 1.
     """
-    figure = Figure(figsize=(8, 3.4), dpi=150, layout="constrained")
+    figure = Figure(figsize=(8, 3.4))
     epochs = [row["epoch"] for row in history]
     size = 5 if len(epochs) <= 12 else 3
     panels = (("loss", "Loss", 1), ("accuracy", "Accuracy (%)", 100))
     for axes, (key, title, scale) in zip(figure.subplots(1, 2), panels, strict=True):
-        axes.axvline(
-            best_epoch,
-            color=GREY,
-            linestyle=":",
-            linewidth=1.4,
-            label=f"chosen: epoch {best_epoch}",
-        )
+        label = f"chosen: epoch {best_epoch}"
+        axes.axvline(best_epoch, color=GREY, linestyle=":", linewidth=1.4, label=label)
         for part, color, line in (("train", BLUE, "o-"), ("val", VERMILLION, "s--")):
             values = [scale * row[f"{part}_{key}"] for row in history]
             axes.plot(epochs, values, line, color=color, label=part, markersize=size)
         axes.set(title=title, xlabel="epoch", xlim=(min(epochs) - 0.5, max(epochs) + 0.5))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(axis="y", color="0.9")
-        axes.set_axisbelow(True)
+        axes.grid(axis="y")
     handles, names = axes.get_legend_handles_labels()
     figure.legend(
         handles[1:] + handles[:1], names[1:] + names[:1], loc="outside upper center", ncols=3
@@ -118,14 +118,12 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: Seque
     names = [textwrap.fill(name, 32) or "(no name)" for name in classes]
     longest = max(len(line) for name in names[::every] for line in name.splitlines())
     lines = max(name.count("\n") + 1 for name in names)
-    cell = max(
-        0.42 if every == 1 else 8 / count, 0.16 * lines / every, 2.4 / count
-    )  # side in inches
+    # in inches
+    cell = max(0.42 if every == 1 else 8 / count, 0.16 * lines / every, 2.4 / count)
     side = cell * count + 0.085 * longest + 0.6
-    figure = Figure(figsize=(side + 1.0, side), dpi=150, layout="constrained")
+    figure = Figure(figsize=(side + 1.0, side + 0.3))
     axes = figure.subplots()
     numbered = count <= NUMBERED_CLASSES
-    # An empty cell means not one picture; 0 means less than half a percent.
     numbers = np.where(counts > 0, np.char.mod("%.0f", percent), "")
     seaborn.heatmap(
         percent,
@@ -137,7 +135,7 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: Seque
         fmt="",
         annot_kws={"size": 9},
         linewidths=0.5 if every == 1 else 0,
-        cbar_kws={"label": "% of the true class", "shrink": 0.8},
+        cbar_kws={"label": "% of the true class", "shrink": 0.8, "ticks": SHARES},
     )
     ticks = np.arange(0, count, every)
     axes.set_xticks(ticks + 0.5, names[::every], rotation=90, fontsize=9)
@@ -145,6 +143,10 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: Seque
     named = f" (1 of {every} named)" if every > 1 else ""
     axes.set_xlabel(f"predicted class{named}", labelpad=8)
     axes.set_ylabel(f"true class{named}", labelpad=8)
+    if numbered:
+        axes.set_title(
+            "in %; 0: less than half a percent; blank: none", fontsize=9, weight="normal"
+        )
     return figure
 
 
@@ -175,7 +177,7 @@ def ladder(rows: list[dict]) -> Figure:
             "gain" or a "loss" is coloured as one. `benchmark`: a fraction that is asked for, None
             or absent where nothing is.
     """
-    figure = Figure(figsize=(max(4.6, 1.5 + 1.7 * len(rows)), 3.8), dpi=150, layout="constrained")
+    figure = Figure(figsize=(max(4.6, 1.5 + 1.7 * len(rows)), 3.8))
     axes = figure.subplots()
     x = np.arange(len(rows))
     accuracy, low, high = (
@@ -203,13 +205,12 @@ def ladder(rows: list[dict]) -> Figure:
                 va="center",
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
             )
-    axes.set_xticks(x, [row["level"].replace("_", "\n", 1).replace("_", " ") for row in rows])
+    axes.set_xticks(x, [broken(row["level"]) for row in rows])
     gains = any(row.get("gain") is not None for row in rows[1:])
     title = "Test accuracy (%)" + (", and the gain in points" if gains else "")
     axes.set(title=title, xlim=(-0.5, len(rows) - 0.5))
     axes.margins(y=0.18)
-    axes.grid(axis="y", color="0.9")
-    axes.set_axisbelow(True)
+    axes.grid(axis="y")
     if asked:
         axes.legend(loc="lower right", fontsize=9)
     return figure
