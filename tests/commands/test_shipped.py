@@ -13,7 +13,7 @@ from common.config import LevelConfig, load_config
 from common.data import build_augmentation
 from common.training.schedules import build_schedule
 from common.utils import paths
-from helpers.projects import NAMES, PROJECT
+from helpers.projects import NAMES, PROJECT, python
 from helpers.shipped import SHIPPED
 
 
@@ -123,6 +123,13 @@ def test_help_says_what_every_option_means(monkeypatch, capsys):
     assert without == []
     assert "default: 3)" in entries["--train.epochs"], "the level's own value, from its YAML"
     assert entries["--data.val_fraction"].endswith("(type: float, default: 0.2)")
+
+
+def test_what_a_run_starts_with_imports_no_plotting():
+    modules = "experiment training evaluation models verify_resume course grade.__main__ compare"
+    code = f"import sys, {', '.join(f'common.{name}' for name in modules.split())}\n"
+    code += "print([m for m in ('matplotlib', 'seaborn', 'torchinfo') if m in sys.modules])"
+    assert python("-c", code, cwd=PROJECT).strip() == "[]"
 
 
 # ---- --summary ----

@@ -9,7 +9,7 @@ from common.config import NetworkConfig
 from common.evaluation import gradcam
 from common.models import Classifier, StagedNetwork, build_backbone
 from common.models.staged import pooled
-from helpers.networks import small_backbone, small_network
+from helpers.networks import Means, small_backbone, small_network
 
 
 def images(count=3, size=16):
@@ -123,13 +123,6 @@ def test_stage_maps_are_the_most_active_channels():
     with torch.no_grad():
         output = network.stages["a"](images()[:1])[0]
     assert torch.equal(found["a"][0], output[output.mean((1, 2)).argmax()])
-
-
-class Means(nn.Module):
-    """An own head without a linear layer."""
-
-    def forward(self, pooled):
-        return pooled[:, :3] - pooled[:, 3:6]
 
 
 def test_a_head_without_a_linear_layer_has_no_last_features():

@@ -5,7 +5,11 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from common.evaluation.statistics import calibration_error, compare
+from common.models import StagedNetwork
+from common.reports import exhibits
 from common.reports.figures import diagnostics, galleries, plots
+from common.reports.figures.album import left_out
+from helpers.networks import Means, small_backbone, small_network, small_splits
 from helpers.reports import draw, pictures
 
 
@@ -35,12 +39,16 @@ def test_class_gains_are_those_of_each_class(count):
     rng = np.random.default_rng(0)
     labels = np.arange(40 * count) % count
     below, own = (
-        np.where(rng.random(len(labels)) < p, labels, (labels + 1) % count) for p in (0.5, 0.8)
+        np.where(rng.random(len(labels)) < p, labels, (labels + 1) % count) for p in (0.5, 0.6)
     )
     classes = [f"class {i}" for i in range(count)]
     (axes,) = diagnostics.class_gains(labels, below, own, classes, "level1_first").axes
     assert "level1_first" in axes.get_title(loc="left")
     names = [text.get_text() for text in axes.get_yticklabels()]
+    colours = {bar.get_facecolor() for bar in axes.patches}
+    assert len(colours) == 2, "some gain, some lose"
+    bottom, top = axes.get_ylim()
+    assert bottom < top, "the largest gain is on top"
     assert len(names) == min(count, 20)
     for name, bar in zip(names, axes.patches, strict=True):
         chosen = labels == classes.index(name)
@@ -49,6 +57,18 @@ def test_class_gains_are_those_of_each_class(count):
         assert bar.get_facecolor() == pytest.approx(
             to_rgba(plots.GREEN if gain >= 0 else plots.VERMILLION)
         )
+
+
+def test_the_pictures_of_an_own_head_without_a_linear_layer():
+    """An own level's page shows the others, and says which one is left out."""
+    network = StagedNetwork(small_backbone(16), Means(), ["c"], ["c"])
+    found = exhibits.close_ups(network, small_splits(size=16).test)
+    assert set(found) == {"feature_maps", "filters"}
+    assert "plane of last features is left out" in left_out(list(found))
+    assert left_out([*found, "feature_plane"]) == ""
+    assert left_out(["reliability"]).startswith("Pictures of test images are left out")
+    usual = exhibits.close_ups(small_network(size=16), small_splits(size=16).test)
+    assert set(usual) == {*found, "feature_plane"}
 
 
 def test_rates_are_drawn_by_epoch():

@@ -30,7 +30,7 @@ def speed(report: dict) -> Figure:
     compared.set_yticks(y, list(map(broken, names)))
     compared.set(title=f"Seconds a level, {report['image_size']} px", xlabel="s")
     compared.invert_yaxis()
-    compared.legend(loc="lower right")
+    figure.legend(loc="outside lower left", ncols=2)
     panels = {"pictures": "training pictures", "image_size": "side, px"}
     for axes, (key, label) in zip(grown, panels.items(), strict=True):
         grown_by = report["growth"][key]
@@ -53,7 +53,7 @@ def learning_rates(rates: np.ndarray, losses: np.ndarray, chosen: float, now: fl
         axes.axvline(rate, color=color, linestyle=line, label=f"{name}: {rate:.1e}")
     axes.set(title="Loss while the rate grows", xlabel="learning rate", ylabel="smoothed loss")
     axes.xaxis.set_major_formatter("{x:.0e}")
-    axes.legend()
+    axes.legend(frameon=True, framealpha=1, edgecolor="none")  # the marks go below it
     axes.grid()
     return figure
 

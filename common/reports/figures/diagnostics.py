@@ -62,11 +62,11 @@ def class_gains(
         order = order[: SHOWN_CLASSES // 2] + order[-SHOWN_CLASSES // 2 :]
     gains = 100 * np.array([found[c]["gain"] for c in order])
     low, high = 100 * np.array([found[c]["interval"] for c in order]).T
-    figure = Figure(figsize=(6, 0.9 + 0.27 * len(order)), dpi=120, layout="constrained")
+    figure = Figure(figsize=(6, 0.9 + 0.27 * len(order)))
     axes, y = figure.subplots(), np.arange(len(order))
-    colours = {False: GREEN, True: VERMILLION}
+    colours = [VERMILLION if gain < 0 else GREEN for gain in gains]
     seaborn.barplot(
-        x=gains, y=y, hue=gains < 0, palette=colours, orient="h", native_scale=True,
+        x=gains, y=y, hue=y, palette=colours, orient="h", native_scale=True,
         saturation=1, width=0.65, dodge=False, legend=False, ax=axes,
     )  # fmt: skip
     axes.hlines(y, low, high, color="0.25", linewidth=1.2)
@@ -104,13 +104,15 @@ def feature_plane(features: np.ndarray, labels: np.ndarray, classes: Sequence[st
     """
     figure = Figure(figsize=(6, 4.4))
     axes = figure.subplots()
-    for i in np.unique(labels)[:SHOWN_CLASSES]:
+    present = np.unique(labels)
+    for i in present[:SHOWN_CLASSES]:
         own = features[labels == i]
         axes.plot(
             *own.T, MARKERS[i % len(MARKERS)], color=COLOURS[i % len(COLOURS)], markersize=3,
             alpha=0.5, label=short(classes[i], 24), linestyle="none",
         )  # fmt: skip
-    axes.set(title="Test pictures by their last features", xticks=[], yticks=[])
+    some = f", {SHOWN_CLASSES} of {len(present)} classes" if len(present) > SHOWN_CLASSES else ""
+    axes.set(title=f"Test pictures by their last features{some}", xticks=[], yticks=[])
     axes.set(xlabel="first principal component", ylabel="second")
     figure.legend(loc="outside right center", fontsize=8, markerscale=2)
     return figure

@@ -58,9 +58,9 @@ def contact_sheet(
         labels: int (N,).
         classes: names by label.
     """
-    pixels, names = images.transpose(0, 2, 3, 1), [short(classes[i], 14) for i in labels]
-    cells = [Cell(*pair[:1], below=pair[1]) for pair in zip(pixels, names, strict=True)]
-    return grid(_in_rows(cells, columns), (1, 1.25))
+    names = [short(classes[label], 14) for label in labels]
+    cells = map(Cell, images.transpose(0, 2, 3, 1), [""] * len(names), names)
+    return grid(_in_rows(list(cells), columns), (1, 1.25))
 
 
 def overlay(image: np.ndarray, places: np.ndarray | None, size: int) -> np.ndarray:
@@ -118,14 +118,9 @@ def changes(
     """
     rows, names = [], []
     for name, chosen in (("fixed", fixed), ("broken", broken)):
-        cells = [
-            Cell(
-                images[i].transpose(1, 2, 0),
-                short(truths[i]),
-                f"{short(before[i])}\n{short(after[i])}",
-            )
-            for i in chosen
-        ]
+        both = [f"{short(before[i])}\n{short(after[i])}" for i in chosen]
+        pixels = [images[i].transpose(1, 2, 0) for i in chosen]
+        cells = list(map(Cell, pixels, [short(truths[i]) for i in chosen], both))
         own = _in_rows(cells, columns)
         rows, names = rows + own, names + [name, *[""] * len(own)][: len(own)]
     rows[0] = [*rows[0], *[Cell()] * (columns - len(rows[0]))]  # as wide, also if they are few
@@ -144,18 +139,13 @@ def side_by_side(
         truths: N names.
         levels: name -> (maps, float (N, h, w) or None; N answers), from the lowest.
     """
-    columns = {"picture": (None, truths), **levels}
-    rows = [
-        [
-            Cell(
-                overlay(image, None if maps is None else maps[i], 96),
-                "" if i else broken(name),
-                short(lines[i]),
-            )
-            for name, (maps, lines) in columns.items()
-        ]
-        for i, image in enumerate(images)
-    ]
+    rows = []
+    for i, image in enumerate(images):
+        row = [Cell(overlay(image, None, 96), "" if i else "picture", short(truths[i]))]
+        for name, (maps, lines) in levels.items():
+            lit = overlay(image, None if maps is None else maps[i], 96)
+            row.append(Cell(lit, "" if i else broken(name), short(lines[i])))
+        rows.append(row)
     return grid(rows, (1.45, 1.6))
 
 
@@ -166,9 +156,9 @@ def feature_maps(image: np.ndarray, stages: dict[str, np.ndarray]) -> Figure:
         image: uint8 (3, H, W).
         stages: name -> float (k, h, w), k at most 6.
     """
-    rows = [[Cell(below=name), *map(Cell, maps)] for name, maps in stages.items()]
-    rows[0][0] = rows[0][0]._replace(picture=image.transpose(1, 2, 0))
-    return grid(rows, (1.2, 1.25))
+    rows = [[Cell(), *map(Cell, maps)] for maps in stages.values()]
+    rows[0][0] = Cell(image.transpose(1, 2, 0))
+    return grid(rows, (1.2, 1.2), list(stages))
 
 
 def filters(weights: np.ndarray) -> Figure:
