@@ -23,7 +23,7 @@ from common.grade import sandbox
 from common.grade.submission import CheckResult, Grade
 from common.models import Weights, build_backbone, input_size
 from common.models.weights import NAMED, describe_weights
-from common.reports.figures.plots import points
+from common.reports.markdown import points
 from common.reports.readers import read_settings
 from common.runtime import Runtime, provenance, start_runtime
 from common.training.checkpoint import read_checkpoint
