@@ -1,4 +1,6 @@
-"""What a start reads: a checkpoint is unpacked and hashed whole, so once must do."""
+"""What a start finds in its folder: it reads it once, and writes over nothing unasked."""
+
+import shlex
 
 import pytest
 
@@ -11,7 +13,10 @@ TINY += ["--network.arch=mlp", "--network.weights=none", "--audit=false"]
 
 @pytest.fixture
 def reads(monkeypatch):
-    """The names of the checkpoints that are read, in order; no report is written."""
+    """The names of the checkpoints that are read, in order, each unpacked and hashed whole.
+
+    No report is written.
+    """
     load, names = checkpoint.load, []
 
     def counted(path):
@@ -24,7 +29,7 @@ def reads(monkeypatch):
     return names
 
 
-def test_last_is_read_once_a_start(run, refused, project, reads):
+def test_a_start_reads_last_once_and_writes_over_no_unfinished_run(run, refused, project, reads):
     assert run(1, *TINY)[0] == 0
     assert reads == ["best.pt"], "the epoch that is tested"
     last = project / "runs/digits/level1_baseline/last.pt"
@@ -39,9 +44,11 @@ def test_last_is_read_once_a_start(run, refused, project, reads):
 
     content = checkpoint.load(last)
     checkpoint.save(last, content | {"history": content["history"][:1]})
+    before = last.read_bytes()
     reads.clear()
-    refused(1, TINY, "after 1 of 2 epochs: --resume goes on with it")
-    assert reads == ["last.pt"]
+    again = f"run.py {shlex.join(TINY)} --resume), --anew starts over"
+    refused(1, TINY, "after 1 of 2 epochs: --resume goes on with it", again)
+    assert reads == ["last.pt"] and last.read_bytes() == before
 
     reads.clear()
     _, out, _ = run(1, *TINY, "--resume")
@@ -49,5 +56,6 @@ def test_last_is_read_once_a_start(run, refused, project, reads):
     assert reads == ["last.pt", "best.pt"]
 
     reads.clear()
-    assert run(1, *TINY, "--anew")[0] == 0
+    checkpoint.save(last, content | {"history": content["history"][:1]})
+    assert run(1, *TINY, "--anew")[0] == 0, "asked for"
     assert reads == ["best.pt"]

@@ -11,7 +11,6 @@ import pytest
 
 from common import cli, verify_resume
 from common.config import LevelConfig
-from common.training import checkpoint
 from common.utils.errors import UserError
 from common.verify_resume import outcome
 from helpers.projects import NAMES, PROJECT, copy_project, inside, python
@@ -131,19 +130,3 @@ def test_only_what_can_go_on_is_said_to(resumes, capsys):
         cli.command(action, resumes=resumes)
     hint = "; the same command with --resume goes on" if resumes else ""
     assert capsys.readouterr().err == f"\nstopped{hint}\n"
-
-
-def test_an_unfinished_run_is_not_written_over_unasked(tmp_path):
-    project = copy_project(tmp_path / "project")
-    script = [sys.executable, f"{NAMES[0]}/run.py", *TINY]
-    python(*script[1:], cwd=project)
-    folder = project / "runs/digits" / NAMES[0]
-    content = checkpoint.load(folder / "last.pt")
-    content["history"] = content["history"][:2]  # as if it had been stopped there
-    checkpoint.save(folder / "last.pt", content)
-    before = checkpoint.digest(content)
-    done = subprocess.run(script, cwd=project, capture_output=True, text=True)
-    assert done.returncode == 2 and "after 2 of 3 epochs: --resume goes on" in done.stderr
-    assert f"python {NAMES[0]}/run.py" in done.stderr and "--resume), --anew" in done.stderr
-    assert checkpoint.digest(checkpoint.load(folder / "last.pt")) == before
-    python(*script[1:], "--anew", cwd=project)
