@@ -11,15 +11,3 @@ from common.config.schema import (
     TestConfig,
     TrainConfig,
 )
-
-__all__ = [
-    "Benchmark",
-    "DataConfig",
-    "LevelConfig",
-    "NetworkConfig",
-    "Step",
-    "TestConfig",
-    "TrainConfig",
-    "load_config",
-    "named_step",
-]

@@ -4,13 +4,3 @@ from common.data.augment.steps import build_augmentation
 from common.data.loader import Batches, InputSpec, steps_per_epoch
 from common.data.pictures import ImageSet
 from common.data.splits import Splits, load_splits
-
-__all__ = [
-    "Batches",
-    "ImageSet",
-    "InputSpec",
-    "Splits",
-    "build_augmentation",
-    "load_splits",
-    "steps_per_epoch",
-]

@@ -9,5 +9,3 @@ from common.evaluation.predictions import (
     tta_of,
     views,
 )
-
-__all__ = ["Predictions", "Results", "average_logits", "evaluate", "predict", "tta_of", "views"]

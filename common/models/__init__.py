@@ -4,16 +4,3 @@ from common.models.backbones import Backbone, build_backbone, check_network
 from common.models.staged import Classifier, Features, StagedNetwork
 from common.models.trunk import FeatureBatches, Trunk
 from common.models.weights import Weights, input_size
-
-__all__ = [
-    "Backbone",
-    "Classifier",
-    "FeatureBatches",
-    "Features",
-    "StagedNetwork",
-    "Trunk",
-    "Weights",
-    "build_backbone",
-    "check_network",
-    "input_size",
-]

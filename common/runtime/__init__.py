@@ -3,13 +3,3 @@
 from common.runtime.device import Runtime, counter_seed, start_runtime
 from common.runtime.distributed import ALONE, Processes
 from common.runtime.provenance import command, provenance
-
-__all__ = [
-    "ALONE",
-    "Processes",
-    "Runtime",
-    "command",
-    "counter_seed",
-    "provenance",
-    "start_runtime",
-]
