@@ -18,10 +18,13 @@ from common import cli, levels
 from common.config import LevelConfig, load_config, named_step
 from common.config.schema import comparable
 from common.utils.errors import NoNetwork, UserError
-from common.utils.paths import expanded, reports_folder
+from common.utils.paths import expanded, reports_folder, run_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from common.reports.schema import Run
+    from common.reports.store import Reports
 
 log = logging.getLogger("rungs")
 
@@ -51,15 +54,23 @@ def main() -> None:
     from common import experiment
     from common.data import load_splits
     from common.models import input_size
-    from common.reports.records import check_reports
+    from common.reports.store import Reports, check_place
 
     data = load_splits(configs[0].data, input_size(configs[0].network))
     place = reports_folder(configs[0].reports, data.title)
-    check_reports(place)
-    experiment.check_unfinished_runs(
-        [(level, c) for c in configs if not _report(place, level.name, c)]
-    )
-    found = [_run(level, config, place) for config in configs]
+    check_place(place)
+    reports = Reports.read(place)
+    for config in configs:
+        _check_own(reports, run_name(level.name, config.stem, config.seed))
+    left = [config for config in configs if not _report(reports, level.name, config)]
+    experiment.check_unfinished_runs([(level, config) for config in left])
+    for config in configs:
+        _run(level, config, there=config not in left)
+
+    from common.reports.page import build_page  # plotting libraries: not before the last epoch
+
+    reports = Reports.read(place)
+    found = [_report(reports, level.name, config) for config in configs]
     place.mkdir(parents=True, exist_ok=True)
     if path.is_file():
         if None in found:
@@ -70,31 +81,37 @@ def main() -> None:
             _row(level, config, len(data.classes), run)
             for config, run in zip(configs, found, strict=True)
         ]
-        _write_comparison(place, data.title, _ladder_rows(place) + rows)
+        _write_comparison(place, data.title, _ladder_rows(reports) + rows)
+    if reports.runs:
+        build_page(reports)
 
 
-def _run(level: Path, config: LevelConfig, place: Path) -> tuple[Path, dict] | None:
-    """Run a config unless its report is there; its report, None where weights are missing."""
-    if run := _report(place, level.name, config):
+def _check_own(reports: "Reports", name: str) -> None:
+    """Raise UserError where the report of a config that is to be compared is damaged."""
+    for damage in reports.damaged:
+        if damage.startswith(f"{name}/"):
+            raise UserError(f"{reports.folder}: {damage}; run its level again, or move it away")
+
+
+def _run(level: Path, config: LevelConfig, there: bool) -> None:
+    """Run a config, unless its report is there; where its weights cannot be had, say so."""
+    if there:
         log.info("%s: its report is there, with these settings", config.stem)
-        return run
+        return
     try:
         levels.load_module(level).main(config)
     except NoNetwork as error:
         log.warning("%s: not measured here: %s", config.stem, error)
-    return _report(place, level.name, config)
 
 
-def _report(place: Path, level: str, config: LevelConfig) -> tuple[Path, dict] | None:
+def _report(reports: "Reports", level: str, config: LevelConfig) -> "Run | None":
     """The report of this config with these settings, as far as the report names them."""
-    from common.reports.store import find_reports
-
     own = comparable(config.settings())
-    for folder, metrics in find_reports(place):
-        same = (metrics["level"], metrics["config"]) == (level, config.stem)
-        theirs = comparable(metrics["settings"]).items()
+    for run in reports.runs:
+        theirs = comparable(run.metrics["settings"]).items()
+        same = (run.level, run.config) == (level, config.stem)
         if same and all(own.get(key) == value for key, value in theirs):
-            return folder, metrics
+            return run
     return None
 
 
@@ -108,26 +125,23 @@ def _write_comparison(place: Path, title: str, rows: list[dict]) -> None:
     _write(place / "comparison", report, comparison.page(report), picture)
 
 
-def _write_ablation(place: Path, stem: str, found: list[tuple[Path, dict]]) -> None:
+def _write_ablation(place: Path, stem: str, found: list["Run"]) -> None:
     """With and without augmentation: gaps, and what it changed on the same test pictures."""
     from common.evaluation.statistics import compare
     from common.reports import comparison
     from common.reports.figures import charts
-    from common.reports.store import read_predictions
     from common.runtime import command
 
-    saved = [read_predictions(folder) for folder, _ in found]
-    histories = [json.loads((folder / "history.json").read_text("utf-8")) for folder, _ in found]
     rows = [
-        {"config": m["config"], "augment": m["settings"]["augment"]} | _measured(m)
-        for _, m in found
+        {"config": run.config, "augment": run.metrics["settings"]["augment"]} | _measured(run)
+        for run in found
     ]
     closed = 1 - rows[1]["gap"] / rows[0]["gap"] if rows[0]["gap"] > 0 else None
-    change = compare(saved[0]["labels"], *(s["predictions"] for s in saved))
-    title = found[0][1]["data"]["title"]
+    change = compare(found[0].labels, *(run.predictions for run in found))
+    title = found[0].metrics["data"]["title"]
     report = {"data": title, "rows": rows, "gap_closed": closed, "change": change}
     report["command"] = command()
-    picture = charts.gaps(rows, histories)
+    picture = charts.gaps(rows, [run.history for run in found])
     _write(place / stem, report, comparison.ablation_page(stem, report), picture)
 
 
@@ -142,37 +156,44 @@ def _write(file: Path, report: dict, page: str, figure: "Figure") -> None:
     log.info("%s", file.with_suffix(".md"))
 
 
-def _row(level: Path, config: LevelConfig, classes: int, run: tuple[Path, dict] | None) -> dict:
+def _row(level: Path, config: LevelConfig, classes: int, run: "Run | None") -> dict:
     """A config's row; what training alone can tell is None where there is no report."""
     name = named_step(config.network.arch)[0]
     strategy = "scratch" if config.network.weights == "none" else "transfer"
     row = {"config": config.stem, "network": name, "strategy": strategy}
-    return row | _size(level, config, classes) | _measured(run[1] if run else None)
+    return row | _size(level, config, classes) | _measured(run)
 
 
-def _ladder_rows(place: Path) -> list[dict]:
-    """The levels' own runs of the lowest seed that have a report there."""
-    from common.reports.store import find_reports
+def _ladder_rows(reports: "Reports") -> list[dict]:
+    """The levels' own runs of the lowest seed that have a report there; what a picture takes is
+    None where the level is not here any more, or cannot be built.
+    """
+    from common.reports.restore import passed_over
 
     rows: dict[str, dict] = {}
-    for _, metrics in find_reports(place):
-        if metrics["config"] != "config" or metrics["level"] in rows:
+    for run in reports.runs:
+        network = run.metrics["settings"].get("network")
+        if run.config != "config" or run.level in rows or not network:
             continue
-        level, network = levels.find_level(metrics["level"]), metrics["settings"]["network"]
-        config = LevelConfig()
-        config.network.arch, config.network.taps = network["arch"], network["taps"]
-        config.network.image_size = metrics["image_size"]
-        config.network.trainable = network["trainable"]
-        row = {"config": metrics["level"], "network": named_step(network["arch"])[0]}
-        row |= {"strategy": "ladder"} | _size(level, config, metrics["data"]["classes"])
-        rows[metrics["level"]] = row | _measured(metrics)
+        row = {"config": run.level, "network": named_step(network["arch"])[0], "strategy": "ladder"}
+        row |= {key: run.metrics[key] for key in ("parameters", "trained_parameters")}
+        row["operations_per_picture"] = None
+        with passed_over(f"the operations of {run.level}"):
+            config = LevelConfig()
+            config.network.arch, config.network.taps = network["arch"], network["taps"]
+            config.network.image_size = run.metrics["image_size"]
+            config.network.trainable = network["trainable"]
+            level = levels.find_level(run.level)
+            row |= _size(level, config, run.metrics["data"]["classes"])
+        rows[run.level] = row | _measured(run)
     return list(rows.values())
 
 
-def _measured(metrics: dict | None) -> dict:
-    if not metrics:
+def _measured(run: "Run | None") -> dict:
+    if not run:
         names = "epochs seconds threads train_accuracy test_accuracy gap interval"
         return dict.fromkeys(names.split())
+    metrics = run.metrics
     train, test = metrics["train"]["accuracy"], metrics["test"]["accuracy"]
     return {
         "epochs": metrics["epochs"],

@@ -8,12 +8,15 @@
 Options are those of a level's run.py, and go to every level.
 """
 
+import logging
 import sys
 from pathlib import Path
 
 from common import cli, levels
 from common.config import load_config
 from common.utils.errors import UserError
+
+log = logging.getLogger("rungs")
 
 
 def main() -> None:
@@ -44,7 +47,7 @@ def main() -> None:
         metrics = experiment.run_seeds(levels.load_module(level).main, config)
     if distributed.place().first:
         table, page = experiment.write_pages(config, metrics)
-        print("\n" + table)
+        log.info("\n%s\npage: %s", table, page)
         cli.show(page)
 
 

@@ -17,9 +17,8 @@ from common.data import ImageSet, Splits, build_augmentation, cifar, load_splits
 from common.data.splits import in_turn
 from common.evaluation import Results, statistics
 from common.models import StagedNetwork, check_network, input_size, weights
-from common.reports import ladder, store
-from common.reports.page import build_page
-from common.reports.records import check_reports
+from common.reports.schema import Run
+from common.reports.store import Reports, check_place, write_report
 from common.reports.summary import network_rows, network_summary
 from common.runtime import command, counter_seed, distributed, provenance, start_runtime
 from common.training import checkpoint, guards
@@ -68,7 +67,7 @@ class Experiment:
     def _take_place(self) -> None:
         """Make sure that the run can be written, and nothing else be harmed; begin its log."""
         config = self.config
-        check_reports(self.reports, replaced=self.name)
+        check_place(self.reports, self.name)
         check_writable(self.folder, "runs belong in the project's folder: make it writable")
         check_writable(self.reports, "make it writable, or choose another with --reports")
         guards.lock(self.folder)
@@ -151,19 +150,20 @@ class Experiment:
         }
         if not self.processes.first:
             return metrics
-        test = results.test
-        labels, predictions = test.labels.numpy(), test.classes.numpy()
-        metrics["below"] = store.gain_over_below(
-            *(self.reports, self.level, self.config.stem, self.config.seed),
-            *(metrics, labels, predictions),
+        run = Run(
+            self.reports / self.name,
+            metrics,
+            history,
+            labels=results.test.labels.numpy(),
+            predictions=results.test.classes.numpy(),
+            single=results.test_single.classes.numpy(),
+            logits=results.test.logits.numpy(),
+            classes=list(self.data.classes),
         )
-        folder = self.reports / self.name
-        store.write_report(
-            *(folder, metrics, history, labels, test.logits.numpy()),
-            *(results.test_single.classes.numpy(), self.data.classes),
-            _first_pictures(self.data.train),
-        )
-        log.info("test accuracy %.2f %%; report: %s", 100 * metrics["test"]["accuracy"], folder)
+        reports = Reports.read(self.reports)
+        metrics["below"] = reports.gain(run)
+        write_report(run, reports.below(run), _first_pictures(self.data.train))
+        log.info("test accuracy %.2f %%; report: %s", 100 * metrics["test"]["accuracy"], run.folder)
         return metrics
 
     def _start_from(self, network: StagedNetwork, level: str) -> None:
@@ -295,7 +295,7 @@ def run_level(main: Callable[[LevelConfig], dict], script: str, config: LevelCon
         check_unfinished_runs([(level, config)])
         metrics = run_seeds(main, config)
         if distributed.place().first:
-            write_pages(config, metrics)
+            log.info("page: %s", write_pages(config, metrics)[1])
 
     cli.command(run, several=True, resumes=True)
 
@@ -316,9 +316,9 @@ def write_pages(config: LevelConfig, metrics: list[dict]) -> tuple[str, Path]:
     """The ladder and the page over all reports beside these runs', once a command.
 
     Returns:
-        The ladder's table as text; the page's path, which is said.
+        The ladder's table as text; the page's path.
     """
-    reports = reports_folder(config.reports, metrics[0]["data"]["title"])
-    table, page = ladder.write_ladder(reports), build_page(reports)
-    log.info("page: %s", page)
-    return table, page
+    from common.reports.page import build_page  # plotting libraries: not before the last epoch
+
+    folder = reports_folder(config.reports, metrics[0]["data"]["title"])
+    return build_page(Reports.read(folder))

@@ -25,9 +25,10 @@ def main() -> None:
     own = parser.parse_args()
 
     from common.reports.page import build_page, slim
+    from common.reports.store import Reports
 
-    reports = expanded(own.reports) if own.reports else paths.PROJECT / "reports"
-    page = build_page(reports, redraw=True)
+    reports = Reports.read(expanded(own.reports) if own.reports else paths.PROJECT / "reports")
+    _, page = build_page(reports, redraw=True)
     if own.slim:
         slim(reports)
     log.info("%s", page)

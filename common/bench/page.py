@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from common.reports.markdown import duration, listing, percent, templates
+from common.reports.markdown import templates
+from common.reports.text import duration, listing, percent
 
 PAGE = Path(__file__).with_name("page.md")
 

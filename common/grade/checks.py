@@ -23,8 +23,8 @@ from common.grade import sandbox
 from common.grade.submission import CheckResult, Grade
 from common.models import Weights, build_backbone, input_size
 from common.models.weights import NAMED, describe_weights
-from common.reports.markdown import points
-from common.reports.readers import read_settings
+from common.reports.restore import read_settings
+from common.reports.text import points
 from common.runtime import Runtime, provenance, start_runtime
 from common.training.checkpoint import read_checkpoint
 from common.utils.errors import UserError

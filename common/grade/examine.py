@@ -20,7 +20,7 @@ from common.grade.submission import (
     reports_in,
 )
 from common.models import input_size
-from common.reports.readers import read_settings
+from common.reports.restore import read_settings
 from common.runtime import start_runtime
 from common.training.checkpoint import read_checkpoint
 from common.utils.errors import UserError

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from xml.etree import ElementTree
 
 from common.grade.submission import CheckResult, Grade
-from common.reports.markdown import aligned, percent, points
+from common.reports.text import aligned, percent, points
 
 UNPROVEN = """\
 Files cannot prove what a checkpoint was trained on, nor that a level's own code looks at pictures

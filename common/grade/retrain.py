@@ -8,7 +8,7 @@ from common.evaluation import statistics
 from common.grade import sandbox
 from common.grade.checks import logits_of
 from common.grade.submission import CheckResult, Grade, checkpoints_of
-from common.reports.markdown import points
+from common.reports.text import points
 from common.utils.errors import UserError
 
 LEFT_OUT = "common", "runs", "data", "reports"  # of the copy to run again in

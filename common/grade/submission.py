@@ -17,7 +17,7 @@ from common.config import Benchmark, LevelConfig, load_config
 from common.data import Splits
 from common.evaluation import Predictions
 from common.models import Weights
-from common.reports.readers import read_arrays, read_history, read_metrics
+from common.reports.schema import read_arrays, read_history, read_metrics
 from common.runtime import Runtime
 from common.training.checkpoint import read_checkpoint
 from common.utils import paths

@@ -17,7 +17,7 @@ from common.evaluation import predict, views
 from common.levels import load_module
 from common.models import FeatureBatches, StagedNetwork, Trunk
 from common.models.weights import describe_weights
-from common.reports.readers import read_settings
+from common.reports.restore import read_settings
 from common.runtime import start_runtime
 from common.training.checkpoint import load_network, read_checkpoint
 from common.utils import paths

@@ -19,9 +19,10 @@ from PIL import Image
 
 from common.data.decode import UnreadablePicture
 from common.predict.answers import Answers
-from common.reports.embedded import uri
 from common.reports.figures.galleries import overlay
-from common.reports.html import HERE, html
+from common.reports.gallery import uri
+from common.reports.markdown import HERE
+from common.reports.page import html
 from common.utils.errors import UserError
 
 log = logging.getLogger("rungs")

@@ -1,196 +1,139 @@
-"""The ladder page over all reports of a folder: each level, its gain, what ingredients are worth.
+"""The ladder over all reports of a folder: each level, its gain, what ingredients are worth; and a
+table of all runs.
 
 Made from reports alone, without data or networks. A config whose name begins with `without_` is
 its level less one ingredient; the page says what that ingredient is worth.
 """
 
 import itertools
-from pathlib import Path
+import json
+from collections.abc import Callable
 from typing import NamedTuple
 
-from common.evaluation.statistics import SIGNIFICANCE, wilson_interval
-from common.reports.ingredients import (
-    WITHOUT,
-    Run,
+from common.evaluation.statistics import SIGNIFICANCE, compare, summarise, wilson_interval
+from common.reports.figures import plots
+from common.reports.markdown import templates
+from common.reports.schema import Run
+from common.reports.store import Reports, same_pictures
+from common.reports.text import (
+    Cell,
+    Table,
+    aligned,
+    benchmark,
+    duration,
+    facts,
     gain_cells,
-    gain_now,
-    ingredient_rows,
-    label,
-    link,
-    seed_rows,
+    listing,
+    percent,
+    points,
+    span,
+    table_of,
 )
-from common.reports.markdown import aligned, duration, listing, percent, templates
-from common.reports.store import find_reports
-from common.reports.tables import benchmark, facts
-from common.utils.errors import UserError
 from common.utils.files import write_whole
 
-OTHERS, WORTH = "Other configs", "What each ingredient is worth"
+WITHOUT = "without_"
+OTHERS, SEEDS, WORTH = "Other configs", "Seeds", "What each ingredient is worth"
 
-# Columns that stand on the page only.
+# Columns that stand on pages only: a terminal is too narrow for them.
 ON_PAGE = {"fixed / broken", "trained", "epochs", "without", "with"}
 
-LADDER = """\
-# The ladder on {{ given.data }}
-
-![Test accuracy of each level with its 95 % interval](ladder.png)
-
-{% for title, (header, rows) in tables.items() if rows %}
-{% if title %}
-## {{ title }}
-
-{% endif %}
-{{ table(header, rows) }}
-
-{% endfor %}
-## How to read it
-
-- A level's row is one run, that of the lowest seed. Accuracy has Wilson's 95 % interval.
-- A gain is the difference to the level it names, on the same test pictures, in percentage points,
-  with Newcombe's paired 95 % interval (method 10). Of the pictures that only one of the two has
-  right, the level fixed some and broke others; p is McNemar's exact test's on these.
-- The verdict is `gain` or `loss` at p < {{ significance }}, else `not shown`. It is about these
-  test pictures; what another seed would change, only several seeds show.
-{% if tables[worth][1] %}
-- What an ingredient is worth is measured like a gain: the level as it is over the level trained
-  without it, with the same seed; for test-time augmentation, over a single pass of the same
-  network. Its cost is time, with it instead of without. Nothing was chosen by these runs.
-{% endif %}
-
-## On what
-
-{{ table(["what", "value"], given.items()) }}
-
-## How to run it again
-
-{{ code(commands) }}
-
-{{ machines }}
-"""
+Row = dict[str, str | Cell]  # column -> cell
 
 
-def write_ladder(reports: Path) -> str:
-    """Write the ladder of a folder of reports: README.md and ladder.png.
-
-    Where runs differ in data, weights or size, their row says how.
-
-    Returns:
-        The ladder as plain text for a terminal; its last line is the README's path.
-
-    Raises:
-        UserError: the folder holds no report.
-    """
-    from common.reports.figures import plots
-
-    tables = read_tables(reports)
-    plots.save(plots.ladder(tables.shown), reports / "ladder.png")
-    titled = {title: _table(rows) for title, rows in tables.titled.items()}
-    readme = reports / "README.md"
-    page = templates.from_string(LADDER).render(
-        tables=titled,
-        significance=SIGNIFICANCE,
-        worth=WORTH,
-        given=tables.given,
-        commands="\n".join(tables.commands),
-        machines="Machine: " + "; ".join(tables.machines) + ".",
-    )
-    write_whole(readme, page)
-    parts = [tables.titled[""] + tables.titled[OTHERS], tables.titled[WORTH]]
-    texts = [aligned(*_table(_terse(cells))) for cells in parts if cells]
-    return "\n\n".join(texts) + f"\n{readme}"
-
-
-class Tables(NamedTuple):
+class Ladder(NamedTuple):
     """What the pages of a folder of reports say of all of them.
 
     Attributes:
-        titled: title -> rows, dicts of cells; the untitled rows are the ladder itself.
+        rows: title -> rows; the untitled ones are the ladder itself.
         shown: a dict a level for `plots.ladder`.
         given: what the reports share: data, weights ...
         commands, machines: what ran, and on what.
     """
 
-    titled: dict[str, list[dict]]
+    rows: dict[str, list[Row]]
     shown: list[dict]
     given: dict[str, str]
     commands: list[str]
     machines: list[str]
 
 
-def read_tables(reports: Path) -> Tables:
-    """The tables over all reports of a folder.
+def read_ladder(reports: Reports) -> Ladder:
+    """The tables over all reports of a folder, of which there is at least one."""
+    runs = reports.runs
+    given = facts(next((run for run in runs if run.config == "config"), runs[0]).metrics)
+    groups = itertools.groupby(runs, key=lambda run: (run.level, run.config))
+    groups = [[(run, reports.gain(run)) for run in group] for _, group in groups]
+    steps = [_step(group, given) for group in groups]
+    ladder = [step for step in steps if step["config"] == "config"]
+    others = [s for s in steps if s["config"] != "config" and not s["config"].startswith(WITHOUT)]
 
-    Raises:
-        UserError: the folder holds no report.
+    shown = ladder or others or steps
+    for i, step in enumerate(shown):  # a gain over any other level than the one drawn before it
+        if i and step["below"] and step["below"]["level"] == shown[i - 1]["level"]:
+            step |= {key: step["below"][key] for key in ("gain", "verdict")}
+    rows = {
+        "": [step["row"] for step in ladder],
+        OTHERS: [step["row"] for step in others],
+        SEEDS: [_seeds(group) for group in groups if len(group) > 1],
+        WORTH: _ingredients(runs),
+    }
+    commands = dict.fromkeys(run.metrics["command"] for run in runs)
+    machines = dict.fromkeys(listing(run.metrics["machine"]) for run in runs)
+    return Ladder(rows, shown, given, list(commands), list(machines))
+
+
+def write_ladder(reports: Reports, ladder: Ladder) -> str:
+    """Write the ladder of a folder of reports: README.md and ladder.png.
+
+    Where runs differ in data, weights or size, their row says how.
+
+    Returns:
+        The ladder as plain text for a terminal; its last line is the README's path.
     """
-    found = find_reports(reports)
-    if not found:
-        raise UserError(f"{reports}: no reports here; run a level first")
-    own = [run for run in found if run[1]["config"] == "config"]
-    given = facts((own or found)[0][1])
-    groups = itertools.groupby(found, key=lambda run: (run[1]["level"], run[1]["config"]))
-    rows = [_row(reports, list(runs), given) for _, runs in groups]
-    ladder = [row for row in rows if row["config"] == "config"]
-    whole = [row for row in rows if not row["config"].startswith(WITHOUT)]
-    others = [row for row in whole if row["config"] != "config"]
-
-    shown = ladder or others or rows
-    for i, row in enumerate(shown):  # a gain over any other level than the one drawn before it
-        if i and row["below"] and row["below"]["level"] == shown[i - 1]["level"]:
-            row |= {key: row["below"][key] for key in ("gain", "verdict")}
-    runs = [metrics for _, metrics in found]
-    return Tables(
-        {
-            "": [row["cells"] for row in ladder],
-            OTHERS: [row["cells"] for row in others],
-            "Seeds": seed_rows(reports, found),
-            WORTH: ingredient_rows(found),
-        },
-        shown,
-        given,
-        list(dict.fromkeys(metrics["command"] for metrics in runs)),
-        list(dict.fromkeys(listing(metrics["machine"]) for metrics in runs)),
+    plots.save(plots.ladder(ladder.shown), reports.folder / "ladder.png")
+    readme = reports.folder / "README.md"
+    page = templates.get_template("ladder.md").render(
+        tables={title: table_of(rows) for title, rows in ladder.rows.items()},
+        significance=SIGNIFICANCE,
+        worth=WORTH,
+        given=ladder.given,
+        commands="\n".join(ladder.commands),
+        machines="Machine: " + "; ".join(ladder.machines) + ".",
     )
+    write_whole(readme, page)
+    parts = [ladder.rows[""] + ladder.rows[OTHERS], ladder.rows[WORTH]]
+    terse = [[{k: v for k, v in row.items() if k not in ON_PAGE} for row in rows] for rows in parts]
+    return "\n\n".join([aligned(*table_of(rows)) for rows in terse if rows]) + f"\n{readme}"
 
 
-def _table(rows: list[dict]) -> tuple[list[str], list[list]]:
-    """Header and rows; columns in which nothing stands are left out."""
-    names = [name for name in rows[0] if any(row[name] for row in rows)] if rows else []
-    return names, [[row[name] for name in names] for row in rows]
+def _link(run: Run, text: str) -> Cell:
+    return Cell(text, href=f"{run.folder.name}/report.md")
 
 
-def _terse(rows: list[dict]) -> list[dict]:
-    """The same rows as plain text and without the columns that a terminal is too narrow for."""
-    return [
-        {name: getattr(cell, "plain", cell) for name, cell in row.items() if name not in ON_PAGE}
-        for row in rows
-    ]
-
-
-def _row(reports: Path, runs: list[Run], given: dict[str, str]) -> dict:
-    """A level's line of the ladder, from its runs with one config: the lowest seed's figures."""
-    folder, m = runs[0]
+def _step(group: list[tuple[Run, dict | None]], given: dict[str, str]) -> dict:
+    """A level in the ladder, from its runs with one config: the lowest seed's figures."""
+    run, below = group[0]
+    m = run.metrics
     low, high = wilson_interval(m["test"]["correct"], m["test"]["total"])
-    below = gain_now(reports, folder, m)
-    notes = [] if m["seed"] == 0 else [f"seed {m['seed']}"]
-    for own in (facts(run) for _, run in runs):
+    notes = [] if run.seed == 0 else [f"seed {run.seed}"]
+    for own in (facts(other.metrics) for other, _ in group):
         if own["weights"] != given["weights"]:
             own.pop("weights' SHA-256")  # the name says it
         notes += [f"other {key}: {own[key][:20]}" for key in own if own[key] != given[key]]
     if (m["below"] or {}).get("gain") != (below or {}).get("gain"):
         notes.append("the level below has changed since this run")
     return {
-        "level": m["level"],
-        "config": m["config"],
+        "level": run.level,
+        "config": run.config,
         "accuracy": m["test"]["accuracy"],
         "benchmark": benchmark(m),
         "low": low,
         "high": high,
         "below": below,
-        "cells": {
-            "level": link(folder, label(m)),
+        "row": {
+            "level": _link(run, run.label),
             "test accuracy": percent(m["test"]["accuracy"]),
-            "95 % interval": f"{100 * low:.1f} to {100 * high:.1f}",
+            "95 % interval": span(low, high),
             **gain_cells(below),
             "trained": ", ".join(m["trainable"]),
             "epochs": f"{m['epochs']} (best {m['best_epoch']})",
@@ -198,3 +141,113 @@ def _row(reports: Path, runs: list[Run], given: dict[str, str]) -> dict:
             "note": "; ".join(dict.fromkeys(notes)),
         },
     }
+
+
+def _seeds(group: list[tuple[Run, dict | None]]) -> Row:
+    """A level that ran with several seeds: every figure, their mean and standard deviation."""
+    runs, gains = zip(*group, strict=True)
+    summary = summarise([run.metrics["test"]["accuracy"] for run in runs])
+    return {
+        "level": _link(runs[0], runs[0].label),
+        "seeds": ", ".join(str(run.seed) for run in runs),
+        "test accuracy, %": ", ".join(f"{100 * value:.2f}" for value in summary["values"]),
+        "mean, %": f"{100 * summary['mean']:.2f}",
+        "sd, points": f"{100 * summary['sd']:.2f}",
+        "gain, points": _in_turn(gains, lambda gain: f"{100 * gain['gain']:+.2f}"),
+        "verdict": _in_turn(gains, lambda gain: gain["verdict"]),
+    }
+
+
+def _in_turn(gains: tuple[dict | None, ...], words: Callable[[dict], str]) -> str:
+    """Something of every gain, a dash where there is none; nothing where there is none at all."""
+    return ", ".join(words(gain) if gain else "-" for gain in gains) if any(gains) else ""
+
+
+def _ingredients(runs: list[Run]) -> list[Row]:
+    """An ingredient and seed each: the level as it is against the level without it."""
+    wholes = {(run.level, run.seed): run for run in runs if run.config == "config"}
+    rows = []
+    for run in runs:
+        m = run.metrics
+        if run.config.startswith(WITHOUT):
+            rows.append(_ablation(run, wholes.get((run.level, run.seed))))
+        elif m["tta"] != "none" and run.single is not None:
+            test, single = (m["detail"]["seconds"][part] for part in ("test", "test_single"))
+            rows.append(
+                {
+                    "ingredient": _link(run, f"test-time augmentation ({m['tta']})"),
+                    "level": run.label,
+                    "seed": str(run.seed),
+                    "without": percent(m["test_single"]["accuracy"]),
+                    "with": percent(m["test"]["accuracy"]),
+                    **_worth(compare(run.labels, run.single, run.predictions)),
+                    "cost": f"{test:.1f} s instead of {single:.1f} s of testing",
+                }
+            )
+    return rows
+
+
+def _ablation(run: Run, whole: Run | None) -> Row:
+    """It says only `without` where the whole level did not run on the same data and weights."""
+    m = run.metrics
+    row = {
+        "ingredient": _link(run, run.config.removeprefix(WITHOUT).replace("_", " ")),
+        "level": run.level,
+        "seed": str(run.seed),
+        "without": percent(m["test"]["accuracy"]),
+        "with": "",
+        **_worth(None),
+        "cost": "",
+    }
+    if whole and facts(whole.metrics) == facts(m) and same_pictures(whole, run):
+        row["with"] = percent(whole.metrics["test"]["accuracy"])
+        row |= _worth(compare(run.labels, run.predictions, whole.predictions))
+        if whole.metrics["machine"] == m["machine"]:  # threads and all, else times say nothing
+            times = [duration(metrics["seconds"]) for metrics in (whole.metrics, m)]
+            row["cost"] = " instead of ".join(times)
+    return row
+
+
+def _worth(gain: dict | None) -> dict[str, str]:
+    return gain_cells(gain, "worth, points")
+
+
+def table_of_runs(reports: Reports) -> Table:
+    """All runs, to be sorted by metrics.json's own values."""
+    rows = [_run(run) for run in reports.runs]
+    empty = dict.fromkeys(rows[0], Cell(""))
+    for name in _not_measured(reports):
+        cells = {"run": Cell(name, name), "test accuracy": Cell("not measured here")}
+        rows.append(empty | cells)
+    return Table(list(rows[0]), [list(row.values()) for row in rows])
+
+
+def _run(run: Run) -> dict[str, Cell]:
+    m = run.metrics
+    test, train = m["test"]["accuracy"], m["train"]["accuracy"]
+    low, high = m["detail"]["interval"]
+    gain = m["below"]["gain"] if m["below"] else None
+    over = f" over {m['below']['level'].split('_')[0]}" if m["below"] else ""
+    return {
+        "run": Cell(run.label, run.label),
+        "seed": Cell(str(run.seed), run.seed),
+        "test accuracy": Cell(percent(test), test),
+        "95 % interval": Cell(span(low, high), low),
+        "train accuracy": Cell(percent(train), train),
+        "gap, points": Cell(points(train - test), train - test),
+        "gain, points": Cell("" if gain is None else points(gain) + over, gain),
+        "calibration error": Cell(f"{m['detail']['ece']:.4f}", m["detail"]["ece"]),
+        "trained parameters": Cell(f"{m['trained_parameters']:,}", m["trained_parameters"]),
+        "epochs": Cell(str(m["epochs"]), m["epochs"]),
+        "time": Cell(duration(m["seconds"]), m["seconds"]),
+    }
+
+
+def _not_measured(reports: Reports) -> list[str]:
+    """Configs that a comparison could not run here."""
+    try:
+        content = json.loads((reports.folder / "comparison.json").read_text(encoding="utf-8"))
+        rows = [row["config"] for row in content["rows"] if row["test_accuracy"] is None]
+        return [name for name in rows if isinstance(name, str)]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []

@@ -1,18 +1,16 @@
 """What a run's report says, in the lesson's order, as plain text and tables.
 
-Every figure comes from the run's metrics, history and predictions, or from the report of the level
-below; nothing is measured here. `pages.py` writes it as Markdown, `site.py` as part of a page.
+Every figure comes from the run's report, or from that of the level below; nothing is measured here.
 """
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from common.config import named_step, yaml_files
 from common.evaluation.statistics import wilson_interval
-from common.reports import tables
-from common.reports.markdown import percent, points, probability
-from common.reports.tables import Run, Table, gain_text
+from common.reports import text
+from common.reports.schema import Run
+from common.reports.text import Table, gain_text, percent, points, probability, span
 from common.utils import paths
 
 LISTED_CLASSES = 20  # a report lists every class up to here, else the ten that fare worst
@@ -22,7 +20,7 @@ RIPE = 0.002  # of val accuracy: an epoch that gains less is a plateau
 def lesson(run: Run, below: Run | None) -> dict:
     """What a report says of a run and of the one below it: text, lists of text, and tables."""
     m = run.metrics
-    recall = tables.recall(run)
+    by_class = text.recall(run)
     worst = len(run.classes) > LISTED_CLASSES
     return {
         "level": m["level"],
@@ -32,20 +30,20 @@ def lesson(run: Run, below: Run | None) -> dict:
         "left": _left(below) if below else None,
         "done": _done(m),
         "changed": _changed(m, below.metrics) if below else None,
-        "network": tables.network(m["network"]) if "network" in m else None,
-        "results": tables.results(m),
+        "network": text.network(m["network"]) if "network" in m else None,
+        "results": text.results(m),
         "tta": _tta(m),
-        "detail": tables.detail(m["detail"]),
-        "epochs": tables.epochs(run.history, m["best_epoch"]),
+        "detail": text.detail(m["detail"]),
+        "epochs": text.epochs(run.history, m["best_epoch"]),
         "classes": "The ten classes that fare worst" if worst else "Class by class",
         "recall": Table(
             ["class", "test pictures", "right", "most often taken for"],
-            recall[:10] if worst else recall,
+            by_class[:10] if worst else by_class,
         ),
-        "observations": _observations(run, recall),
+        "observations": _observations(run, by_class),
         "limits": _limits(m),
         "frozen": _frozen(m),
-        "provenance": tables.provenance(m),
+        "provenance": text.provenance(m),
         "command": m["command"],
         "settings": yaml_files.write(m["settings"]),
     }
@@ -54,18 +52,17 @@ def lesson(run: Run, below: Run | None) -> dict:
 def objective(level: str) -> str | None:
     """The lesson's own words for it, from the level's README; None where there are none."""
     try:
-        text = (paths.PROJECT / Path(level).name / "README.md").read_text("utf-8")
-    except OSError:
+        readme = (paths.PROJECT / level / "README.md").read_text("utf-8")
+    except (OSError, ValueError):  # none there, or not in UTF-8
         return None
-    found = re.search(r"\*\*Objective\.\*\* (.+?)\n\n", text, re.S)
+    found = re.search(r"\*\*Objective\.\*\* (.+?)\n\n", readme, re.S)
     return " ".join(found[1].split()) if found else None
 
 
 def _sentence(m: dict) -> str:
     test = m["test"]
-    low, high = wilson_interval(test["correct"], test["total"])
     right = f"{percent(test['accuracy'])} of {test['total']:,} test pictures right"
-    right += f" (95 % interval {100 * low:.1f} to {percent(high)})"
+    right += f" (95 % interval {span(*wilson_interval(test['correct'], test['total']))} %)"
     if not m["below"]:
         return f"{right}; there is no level below to compare it with."
     below = m["below"]
@@ -85,7 +82,7 @@ def _left(below: Run) -> str:
     wrong = m["test"]["total"] - m["test"]["correct"]
     worst = [
         f"{name} ({right} right" + (f", most often taken for {taken})" if taken else ")")
-        for name, _, right, taken in tables.recall(below)[:3]
+        for name, _, right, taken in text.recall(below)[:3]
     ]
     return (
         f"{m['level']} has {wrong:,} of {m['test']['total']:,} test pictures wrong. "
@@ -102,7 +99,7 @@ def _done(m: dict) -> list[str]:
     arch = named_step(network["arch"])[0]
     taps = f", whose head reads {_and(network['taps'])}" if network["taps"] else ""
     start = f" It starts from {network['start_from']}'s best." if network["start_from"] else ""
-    steps = ", ".join(step_text(step) for step in settings["augment"])
+    steps = ", ".join(step_text(step) for step in settings.get("augment", []))
     augment = f"Augmentation: {steps}." if steps else "No augmentation."
     how = f"{train['epochs']} epochs of {m['data']['train']:,} pictures in batches of "
     how += f"{train['batch_size']}; {train['optimizer']}, rate {train['lr']:g}, "
@@ -116,8 +113,12 @@ def _done(m: dict) -> list[str]:
 
 
 def step_text(step: object) -> str:
-    """A named step of a config in words: "rotate (degrees 10)"."""
-    name, options = named_step(step)
+    """A named step of a config in words, "rotate (degrees 10)"; anything else as it is."""
+    if not isinstance(step, dict) or len(step) != 1:
+        return str(step)
+    ((name, options),) = step.items()
+    if not isinstance(options, dict):
+        return name if options is None else str(step)
     listed = ", ".join(f"{key} {value}" for key, value in options.items())
     return f"{name} ({listed})" if listed else name
 
@@ -143,10 +144,10 @@ def _flat(group: str, value: object) -> dict[str, object]:
 def _value(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(step_text, value)) or "none"
-    return "none" if value is None else step_text(value) if isinstance(value, dict) else str(value)
+    return "none" if value is None else step_text(value)
 
 
-def _observations(run: Run, recall: list[list[str]]) -> list[str]:
+def _observations(run: Run, by_class: list[list[str]]) -> list[str]:
     """What the figures show: the gap, the plateau, the worst classes, the gain, the confidence."""
     m, history = run.metrics, run.history
     gap = m["train"]["accuracy"] - m["test"]["accuracy"]
@@ -164,12 +165,12 @@ def _observations(run: Run, recall: list[list[str]]) -> list[str]:
     elif len(val) > 1:
         rise = val[-1] - max(val[:-1])
         rising = rise > RIPE
-        text = (
-            f"The last of {len(val)} epochs raised the best val accuracy by {points(rise)} points: "
-        )
-        said.append(text + ("more may help." if rising else "a plateau."))
-    worst = [f"{name} ({right})" for name, _, right, _ in recall[:3]]
-    said.append(f"It has least right of {_and(worst)}; most of {recall[-1][0]} ({recall[-1][2]}).")
+        raised = f"raised the best val accuracy by {points(rise)} points"
+        means = "more may help" if rising else "a plateau"
+        said.append(f"The last of {len(val)} epochs {raised}: {means}.")
+    worst = [f"{name} ({right})" for name, _, right, _ in by_class[:3]]
+    best, _, most, _ = by_class[-1]
+    said.append(f"It has least right of {_and(worst)}; most of {best} ({most}).")
     if below := m["below"]:
         words = {
             "gain": "The gain is shown on these pictures",

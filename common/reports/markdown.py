@@ -1,61 +1,36 @@
-"""What reports are written with: figures as words, and Markdown in which any text stays text."""
+"""Markdown in which any text stays text; and a run's report.md in it."""
 
 import html
 import re
+import urllib.parse
 from collections.abc import Sequence
+from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+
+from common.reports.figures.album import ALBUM, left_out
+from common.reports.lesson import lesson
+from common.reports.schema import Run
+from common.reports.text import Cell
+
+HERE = Path(__file__).parent / "templates"
 
 
 def escape(text: object) -> str:
     """Text as Markdown shows it literally, on one line, also inside a table.
 
-    `Markup` is Markdown that was made here and stays as it is.
+    `Markup` is Markdown that was made here and stays as it is; a `Cell` may be a link.
     """
     if isinstance(text, Markup):
         return text
+    if isinstance(text, Cell) and text.href:
+        return Markup(
+            f"[{escape(text.text)}]({urllib.parse.quote(text.href, errors='surrogateescape')})"
+        )
     text = html.escape(" ".join(str(text).split()), quote=False)
     # An underscore inside a word is no emphasis, and level names stay readable.
     return re.sub(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
-
-
-def probability(p: float) -> str:
-    """A p-value: three decimals, or "< 0.001"; four near 0.05, so that it is seen on which side."""
-    return "< 0.001" if p < 0.001 else f"{p:.4f}" if 0.0495 <= p < 0.0505 else f"{p:.3f}"
-
-
-def points(difference: float) -> str:
-    """A difference of two fractions in signed percentage points; 0.021 gives "+2.1".
-
-    What one decimal would round away gets two: 0.0002 gives "+0.02".
-    """
-    if difference == 0:
-        return "0.0"
-    text = f"{100 * difference:+.1f}"
-    return text if float(text) else f"{100 * difference:+.2f}"
-
-
-def percent(fraction: float) -> str:
-    """0.831 as "83.1 %"."""
-    return f"{100 * fraction:.1f} %"
-
-
-def duration(seconds: float) -> str:
-    """12.3 as "12 s", 200 as "3 min 20 s", 3725 as "1 h 02 min"."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
-    return f"{minutes // 60} h {minutes % 60:02} min"
-
-
-def listing(mapping: dict) -> str:
-    """ "cores 2, device cpu": a dict on one line, without what is not there."""
-    return ", ".join(
-        f"{key.replace('_gib', ' GiB')} {value}"
-        for key, value in mapping.items()
-        if value is not None
-    )
 
 
 def code(text: str, language: str = "") -> Markup:
@@ -77,18 +52,9 @@ def bullets(items: Sequence[str]) -> Markup:
     return Markup("\n".join(f"- {escape(item)}" for item in items))
 
 
-def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The same table for a terminal: plain text, columns padded to their widest cell."""
-    lines = [header, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-        for cells in lines
-    )
-
-
 # Whatever a template prints is escaped, unless it is Markup; an unknown name is an error.
 templates = Environment(
+    loader=FileSystemLoader(HERE),
     finalize=escape,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -96,3 +62,25 @@ templates = Environment(
     undefined=StrictUndefined,
 )
 templates.globals |= {"bullets": bullets, "code": code, "table": table}
+
+
+def report_page(run: Run, below: Run | None, pictures: Sequence[str]) -> str:
+    """report.md of a run.
+
+    Args:
+        run: the run; below: the one of the level below, where it is compared with it.
+        pictures: names, of `ALBUM`, of those that lie beside the page.
+    """
+    sections = {picture.section for picture in ALBUM.values()}
+    shown = {section: _shown(section, pictures) for section in sections}
+    values = lesson(run, below) | {"shown": shown, "left_out": left_out(pictures)}
+    return templates.get_template("report.md").render(values)
+
+
+def _shown(section: str, pictures: Sequence[str]) -> Markup:
+    """A section's pictures, each with its caption and a line's distance to what follows."""
+    parts = []
+    for name, picture in ALBUM.items():
+        if picture.section == section and name in pictures:
+            parts += [f"![{picture.title}]({name}.png)", picture.caption]
+    return Markup("".join(f"{part}\n\n" for part in parts if part))

@@ -1,181 +1,169 @@
-"""The page over all reports: one file that needs no network."""
+"""The page over all reports: one file that needs no network; and the pages beside it."""
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import jinja2
 import numpy as np
 from markupsafe import Markup
 
 from common.evaluation.statistics import SIGNIFICANCE
-from common.reports import comparison, exhibits, ladder, store
-from common.reports.embedded import gallery_json, uri
-from common.reports.exhibits import Gallery, Level
-from common.reports.figures.album import ALBUM, left_out
-from common.reports.html import HERE, html
+from common.reports import comparison, gallery, ladder
+from common.reports.figures import album
+from common.reports.gallery import Gallery, uri
+from common.reports.ladder import Ladder
 from common.reports.lesson import lesson
-from common.reports.markdown import percent
-from common.reports.pages import report_page
-from common.reports.records import check_reports
-from common.reports.restore import networks_of, pictures_of
-from common.reports.table_of_runs import table_of_runs
+from common.reports.markdown import HERE, report_page
+from common.reports.restore import networks_of, passed_over, pictures_of
+from common.reports.schema import Run
+from common.reports.store import Reports, check_place
+from common.reports.text import Cell, Table, percent, table_of
 from common.utils.files import write_whole
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 GALLERY = "gallery.npz"
 
+# How HTML is written: every value escaped, an unknown name an error.
+html = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(HERE),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+)
 
-def build_page(reports: Path, redraw: bool = False) -> Path:
-    """Write index.html, and the levels' pictures and report.md; all of them, or what is missing.
+
+def build_page(reports: Reports, redraw: bool = False) -> tuple[str, Path]:
+    """Write the ladder, index.html, and the levels' pictures and report.md; of the pictures all, or
+    what is missing. A report that is damaged is left out, and said.
 
     Returns:
-        The page's path.
+        The ladder as plain text for a terminal, and the page's path.
     Raises:
-        UserError: no reports there, or a damaged one.
+        UserError: no reports there, or none that can be read; or pages of somebody else's.
     """
-    check_reports(reports)
-    ladder.write_ladder(reports)
-    found = read_levels(reports)
-    shown, gallery, why = [level for _, level in found], None, "no level has a report here."
-    if found:
-        gallery, why = _gallery(reports, found, redraw)
-    sections = []
-    for folder, level in found:
-        _draw(folder, level, reports, redraw)
-        sections.append(_section(folder, level, reports))
+    check_place(reports.folder)
+    reports.check()
+    tables = ladder.read_ladder(reports)
+    text = ladder.write_ladder(reports, tables)
+    shown, found, why = own_runs(reports), None, "no level has a report here."
+    if shown:
+        found, why = _gallery(reports.folder, shown, redraw)
     page = html.get_template("page.html").render(
-        **_overview(reports, sections),
-        levels=sections,
-        gallery={"levels": list(gallery.answers), "maps": gallery.maps} if gallery else None,
-        gallery_json=Markup(gallery_json(gallery, shown)) if gallery else "",
+        **_overview(reports, tables, {run.level for run in shown}),
+        levels=[_section(run, reports, redraw) for run in shown],
+        gallery={"levels": list(found.answers), "maps": found.maps} if found else None,
+        gallery_json=Markup(gallery.gallery_json(found)) if found else "",
         galleries_left_out=why,
         css=Markup((HERE / "page.css").read_text("utf-8")),
         js=Markup((HERE / "page.js").read_text("utf-8")),
     )
-    path = reports / "index.html"
+    path = reports.folder / "index.html"
     write_whole(path, page)
-    return path
+    return text, path
 
 
-def slim(reports: Path) -> None:
+def slim(reports: Reports) -> None:
     """Drop logits and pictures of all runs but the levels' own: of other seeds and configs."""
-    shown = {folder for folder, _ in read_levels(reports)}
-    for folder, _ in store.find_reports(reports):
-        run = store.read_run(folder) if folder not in shown else None
-        arrays = store.read_predictions(folder)
-        if run is None or arrays is None:
+    kept = own_runs(reports)
+    for run in reports.runs:
+        if run in kept or run.single is None or not run.history:
             continue
-        page, draft = report_page(run, store.read_below(reports, run), []), folder / "slim.npz"
+        draft = run.folder / "slim.npz"
+        arrays = {"labels": run.labels, "predictions": run.predictions, "single": run.single}
         np.savez_compressed(draft, **arrays, classes=np.array(run.classes))
-        os.replace(draft, folder / "predictions.npz")
-        write_whole(folder / "report.md", page)
-        for name in _pictures(folder):
-            (folder / f"{name}.png").unlink()
+        os.replace(draft, run.folder / "predictions.npz")
+        write_whole(run.folder / "report.md", report_page(run, _below(reports, run), []))
+        for name in album.there(run.folder):
+            (run.folder / f"{name}.png").unlink()
 
 
-def read_levels(reports: Path) -> list[tuple[Path, Level]]:
+def own_runs(reports: Reports) -> list[Run]:
     """Each level's own run of the lowest seed, of those on the same test pictures as the first."""
-    found: dict[str, tuple[Path, Level]] = {}
-    for folder, m in store.find_reports(reports):
-        if m["config"] != "config" or m["level"] in found:
-            continue
-        run, logits = store.read_run(folder), store.read_logits(folder)
-        if run is None or logits is None:
-            continue
-        first = next(iter(found.values()))[1].run if found else run
-        if np.array_equal(first.labels, run.labels):
-            found[m["level"]] = folder, Level(m["level"], run, logits)
+    found: dict[str, Run] = {}
+    for run in reports.runs:
+        whole = run.config == "config" and run.logits is not None and run.history
+        first = next(iter(found.values()), run)
+        if whole and run.level not in found and np.array_equal(first.labels, run.labels):
+            found[run.level] = run
     return list(found.values())
 
 
-def _gallery(
-    reports: Path, found: list[tuple[Path, Level]], redraw: bool
-) -> tuple[Gallery | None, str]:
+def _below(reports: Reports, run: Run) -> Run | None:
+    """The run that a report is written against: none where there was none when it ran."""
+    return reports.below(run) if run.metrics["below"] else None
+
+
+def _gallery(folder: Path, shown: list[Run], redraw: bool) -> tuple[Gallery | None, str]:
     """The gallery of these levels with its pictures drawn, and where there is none, why."""
-    shown = [level for _, level in found]
-    file = reports / GALLERY
-    gallery, test, why = exhibits.load(file, shown), None, ""
-    networks = networks_of([level.run.metrics for level in shown])
-    stale = gallery is None or not set(gallery.maps) >= set(networks)
+    found, test, why = gallery.load(folder / GALLERY, shown), None, ""
+    unseen = [run for run in shown if not found or run.level not in found.maps]
+    networks = networks_of(unseen)
+    stale = found is None or networks
     if stale:
-        test, why = pictures_of(shown[0].run.metrics)
+        test, why = pictures_of(shown[0])
         if test is not None:
-            exhibits.save(exhibits.collect(shown, test, networks), file)
-            gallery = exhibits.load(file, shown)
-    if gallery is None:
+            networks |= networks_of([run for run in shown if run not in unseen])
+            gallery.save(gallery.collect(shown, test, networks), folder / GALLERY)
+            found = gallery.load(folder / GALLERY, shown)
+    if found is None:
         return None, why
-    sheets = exhibits.sheets(gallery, shown) if stale or redraw else {}
-    for folder, level in found:
-        pictures = sheets.get(level.name, {})
-        if test is not None and level.name in networks and "feature_plane" not in _pictures(folder):
-            pictures |= exhibits.close_ups(networks[level.name], test)
-        _save(pictures, folder)
-    return gallery, ""
+    sheets = gallery.sheets(found) if stale or redraw else {}
+    for run in shown:
+        pictures = sheets.get(run.level, {})
+        if test is not None and run.level in networks:
+            with passed_over(f"what {run.level} sees"):
+                if "feature_plane" not in album.there(run.folder):
+                    pictures |= gallery.close_ups(networks[run.level], test)
+        album.save(pictures, run.folder)
+    return found, ""
 
 
-def _draw(folder: Path, level: Level, reports: Path, redraw: bool) -> None:
-    """A level's pictures from its figures, and its report.md."""
-    below = store.read_below(reports, level.run)
+def _section(run: Run, reports: Reports, redraw: bool) -> dict:
+    """What the page says of a level; its report.md is written, and its pictures where asked."""
+    below = _below(reports, run)
     if redraw:
-        _save(store.draw(level.run, level.logits, below), folder)
-    page = report_page(level.run, below, _pictures(folder))
-    write_whole(folder / "report.md", page)
-
-
-def _save(pictures: dict[str, "Figure"], folder: Path) -> None:
-    from common.reports.figures import plots
-
-    for name, figure in pictures.items():
-        plots.save(figure, folder / f"{name}.png")
-
-
-def _pictures(folder: Path) -> list[str]:
-    return [name for name in ALBUM if (folder / f"{name}.png").is_file()]
-
-
-def _section(folder: Path, level: Level, reports: Path) -> dict:
+        album.save(album.draw(run, below), run.folder)
+    names = album.there(run.folder)
+    write_whole(run.folder / "report.md", report_page(run, below, names))
     pictures = [
-        ALBUM[name]._asdict() | {"file": uri((folder / f"{name}.png").read_bytes(), "png")}
-        for name in _pictures(folder)
+        album.ALBUM[name]._asdict()
+        | {"file": uri((run.folder / f"{name}.png").read_bytes(), "png")}
+        for name in names
     ]
-    m = level.run.metrics
-    return lesson(level.run, store.read_below(reports, level.run)) | {
-        "accuracy": percent(m["test"]["accuracy"]),
+    return lesson(run, below) | {
+        "accuracy": percent(run.metrics["test"]["accuracy"]),
         "pictures": pictures,
-        "left_out": left_out(_pictures(folder)),
+        "left_out": album.left_out(names),
     }
 
 
-def _overview(reports: Path, sections: list[dict]) -> dict:
+def _overview(reports: Reports, tables: Ladder, levels: set[str]) -> dict:
     """What stands above and below the levels."""
-    tables = ladder.read_tables(reports)
-    plain = {
-        title: [{k: getattr(v, "plain", v) for k, v in row.items()} for row in rows]
-        for title, rows in tables.titled.items()
+    others = {
+        title: _within(table_of(rows), levels)
+        for title, rows in tables.rows.items()
+        if rows and title not in ("", ladder.OTHERS)  # those stand among all runs
     }
-    first = plain.pop("")
-    names = [name for name in first[0] if any(row[name] for row in first)] if first else []
-    others = {}
-    for title, rows in plain.items():
-        if rows and title != ladder.OTHERS:  # those stand among all runs
-            header = [name for name in rows[0] if any(row[name] for row in rows)]
-            others[title] = header, [[row[name] for name in header] for row in rows]
-    runs, published = table_of_runs(reports), None
-    if (reports / "comparison.json").is_file():
-        header = ["network", "data", "strategy", "test accuracy", "source"]
-        published = header, [[*row[:3], f"{row[3]:.2f} %", row[4]] for row in comparison.PUBLISHED]
+    compared = (reports.folder / "comparison.json").is_file()
     return {
         "title": tables.given["data"],
         "given": tables.given,
-        "ladder_picture": uri((reports / "ladder.png").read_bytes(), "png"),
-        "ladder": (names, [{name: row[name] for name in names} for row in first]),
+        "given_table": Table(["what", "value"], list(tables.given.items())),
+        "ladder_picture": uri((reports.folder / "ladder.png").read_bytes(), "png"),
+        "ladder": _within(table_of(tables.rows[""]), levels),
         "tables": others,
-        "anchors": [section["level"] for section in sections],
-        "runs": runs,
-        "published": published,
+        "runs": ladder.table_of_runs(reports),
+        "published": comparison.published() if compared else None,
         "commands": tables.commands,
         "machines": tables.machines,
         "significance": SIGNIFICANCE,
     }
+
+
+def _within(table: Table, levels: set[str]) -> Table:
+    """A table whose links lead to the page's own sections, where it has them."""
+    rows = [
+        [Cell(str(cell), href=f"#{cell}" if str(cell) in levels else None) for cell in row]
+        for row in table.rows
+    ]
+    return Table(table.header, rows)

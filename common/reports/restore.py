@@ -1,22 +1,80 @@
-"""A level's trained network, from the best checkpoint of its run."""
+"""A run brought back from what it left: its settings, its network, its test pictures.
+
+Whoever wrote them, nothing is unpickled; and a level that fails here is passed over.
+"""
 
 import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
+
+import yaml
 
 from common import levels
-from common.config import TestConfig
+from common.config import LevelConfig, TestConfig, load_config, yaml_files
 from common.config.ranges import SIDE
 from common.config.schema import comparable
 from common.data import ImageSet, load_splits
 from common.data.cifar import KINDS, archive_place
 from common.models import StagedNetwork, input_size
-from common.reports.readers import read_settings
+from common.models.weights import NAMED
+from common.reports.schema import Run
 from common.training import checkpoint
 from common.training.checkpoint import read_checkpoint
 from common.utils import paths
-from common.utils.errors import UserError
-from common.utils.paths import run_name, runs_folder
+from common.utils.errors import UserError, line
+from common.utils.paths import expanded, run_name, runs_folder
+
+log = logging.getLogger("rungs")
+
+
+def read_settings(
+    content: Any,
+    project: Path,
+    data_root: str | None,
+    weights: str | None,
+    place: Path | None = None,
+) -> LevelConfig:
+    """Settings as a report or a checkpoint tells them -> `LevelConfig` for this machine.
+
+    Paths are the submitter's: `data_root` and `weights` replace them. `place`, where the settings
+    stand, is named in errors.
+
+    Raises:
+        UserError: settings that this checkout does not know.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yaml"
+        try:
+            file.write_text(yaml_files.write(content), encoding="utf-8")
+            config: LevelConfig = load_config(file)
+        except UserError as error:
+            where = f"{place}: settings: " if place else ""
+            raise UserError(where + str(error).replace(f"{file}: ", "")) from error
+        except (yaml.YAMLError, RecursionError, OSError, ValueError) as error:
+            where = f"{place}: " if place else ""
+            raise UserError(f"{where}settings that are none ({line(error)})") from error
+    config.seeds = config.reports = None
+    config.resume = False
+    data, network = config.data, config.network
+    if data.name == "folder":
+        data.root = data_root or _here(data.root, project)
+    elif data.name != "digits":  # an archive's checksum says what it is: any copy will do
+        own = _here(data.root, project)
+        data.root = data_root or (own if own and Path(own).is_dir() else None)
+    if network.weights not in NAMED:
+        network.weights = weights or _here(network.weights, project)
+    return config
+
+
+def _here(path: str | None, project: Path) -> str | None:
+    """A path as the submitter gave it: relative ones are looked for in the submission."""
+    if path is None:
+        return None
+    full = expanded(path)
+    return str(full if full.is_absolute() else project / full)
 
 
 def load_trained(
@@ -49,24 +107,34 @@ def load_trained(
     return network.eval(), content
 
 
-def networks_of(metrics: list[dict]) -> dict[str, StagedNetwork]:
+@contextlib.contextmanager
+def passed_over(what: str) -> Iterator[None]:
+    """What of a level's own code fails here ends no other level's run: it is left out and said."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        log.warning("left out: %s (%s: %s)", what, type(error).__name__, line(error))
+
+
+def networks_of(runs: list[Run]) -> dict[str, StagedNetwork]:
     """The networks of these runs by level, of those whose checkpoint is in this project."""
     found = {}
-    for m in metrics:
-        name = run_name(m["level"], m["config"], m["seed"])
-        place = runs_folder(m["data"]["title"]) / name / "best.pt"
-        with contextlib.suppress(UserError):
-            level = levels.find_level(m["level"])
-            network, content = load_trained(level, place, m["data"]["classes"])
+    for run in runs:
+        m = run.metrics
+        place = runs_folder(m["data"]["title"]) / run_name(run.level, run.config, run.seed)
+        with passed_over(f"the network of {run.level}"), contextlib.suppress(UserError):
+            level = levels.find_level(run.level)
+            network, content = load_trained(level, place / "best.pt", m["data"]["classes"])
             same = content["fingerprint"] == m["data"]["fingerprint"]
             same &= content["epoch"] == m["best_epoch"]
             if same and comparable(content["settings"]) == comparable(m["settings"]):
-                found[m["level"]] = network
+                found[run.level] = network
     return found
 
 
-def pictures_of(m: dict) -> tuple[ImageSet | None, str]:
+def pictures_of(run: Run) -> tuple[ImageSet | None, str]:
     """A run's test pictures where they are on this machine, else why not; nothing is downloaded."""
+    m = run.metrics
     try:
         config = read_settings(m["settings"], paths.PROJECT, None, None).data
         place = archive_place(config)
@@ -74,8 +142,8 @@ def pictures_of(m: dict) -> tuple[ImageSet | None, str]:
         if place and not (place.is_file() or unpacked.is_dir()):
             return None, f"{m['data']['title']} is not on this machine."
         data = load_splits(config, m["image_size"])
-    except UserError as error:
-        return None, f"the pictures cannot be read ({error})."
+    except (UserError, OSError, ValueError) as error:
+        return None, f"the pictures cannot be read ({line(error)})."
     if data.fingerprint != m["data"]["fingerprint"]:
         return None, "the pictures here are not those of the runs."
     return data.test, ""

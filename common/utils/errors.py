@@ -30,3 +30,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
+
+
+def line(error: BaseException) -> str:
+    """An error's text in one line of 200 characters at most; its kind where it has none."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,17 +1,20 @@
-"""Files: written whole or not at all, hashed, and NumPy's .npz read without unpickling."""
+"""Files: written whole or not at all, hashed; JSON and NumPy's .npz, read as a stranger's."""
 
 import hashlib
 import io
+import json
 import os
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from common.utils.errors import UserError
+from common.utils.errors import UserError, line
 
 LARGEST = 2**33  # bytes, unpacked: more is no file of ours
+DEEPEST = 20  # lists and mappings in each other: what writes them again recurses
 
 
 def read_npz(file: Path) -> dict[str, np.ndarray]:
@@ -24,13 +27,14 @@ def read_npz(file: Path) -> dict[str, np.ndarray]:
         UserError: no such file, or one that is not as it was written, too large, or holds objects.
     """
     try:
+        if file.exists() and not file.is_file():
+            raise ValueError("it is no file")
         with zipfile.ZipFile(file) as archive:
             if sum(member.file_size for member in archive.infolist()) > LARGEST:
                 raise ValueError("it unpacks to more than a report holds")
             return {name.removesuffix(".npy"): _array(archive, name) for name in archive.namelist()}
     except Exception as error:  # a damaged file fails in a dozen ways
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{file.parent.name}/{file.name}: unreadable ({reason})") from error
+        raise UserError(f"{file.parent.name}/{file.name}: unreadable ({line(error)})") from error
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
@@ -39,6 +43,38 @@ def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     if content.read(1):
         raise ValueError(f"{name} is longer than its header says")
     return array
+
+
+def read_json(file: Path) -> Any:
+    """A JSON file's content, which can be written again as UTF-8.
+
+    Raises:
+        UserError: no such file, or one that is damaged, or that nests deeper than any of ours.
+    """
+    name = f"{file.parent.name}/{file.name}"
+    try:
+        if file.exists() and not file.is_file():
+            raise UserError(f"{name}: cannot be read (it is no file)")
+        content = json.loads(file.read_text(encoding="utf-8"), parse_int=_integer)
+        json.dumps(content, ensure_ascii=False).encode("utf-8")
+        if _depth(content) > DEEPEST:
+            raise UserError(f"{name}: nests more than {DEEPEST} deep")
+        return content
+    except OSError as error:
+        raise UserError(f"{name}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name}: not JSON ({line(error)})") from error
+
+
+def _integer(text: str) -> int | float:
+    """An int64; what is longer is no count of ours, and as a float it stays comparable."""
+    return int(text) if len(text) < 19 else float(text)
+
+
+def _depth(content: Any) -> int:
+    """How deep lists and mappings nest."""
+    inside = content.values() if isinstance(content, dict) else content
+    return 1 + max(map(_depth, inside), default=0) if isinstance(content, dict | list) else 0
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -14,11 +14,10 @@ from common.config import load_config
 from common.evaluation import evaluate
 from common.experiment import Experiment
 from common.models import Trunk
-from common.reports import ladder
-from common.reports.markdown import points
+from common.reports.text import points
 from common.training import fit
 from helpers.projects import NAMES, copy_project, inside, python
-from helpers.reports import Reports
+from helpers.reports import Reports, write_ladder
 
 TINY = [
     "--offline",
@@ -117,7 +116,7 @@ def test_a_readers_own_level_is_found(course):
     finally:
         shutil.rmtree(mine)
         shutil.rmtree(course.folder / mine.name, ignore_errors=True)
-        ladder.write_ladder(course.folder)
+        write_ladder(course.folder)
 
 
 # ---- the fast way is the plain way ----

@@ -84,9 +84,18 @@ def test_a_log_is_begun_by_a_run_that_begins(run, refused, project):
     assert log.read_text(encoding="utf-8").count("seed 0: ") == 1
 
 
-def test_a_damaged_report_is_replaced_by_its_own_run_alone(run, refused, project):
+def test_a_damaged_report_of_another_run_stops_nobody(run, project):
+    """It is left out, and said once; its own run replaces it."""
     assert run(1, *TINY)[0] == 0
-    metrics = project / "runs/digits/reports/level1_baseline/metrics.json"
+    reports = project / "runs/digits/reports"
+    metrics = reports / "level1_baseline/metrics.json"
     metrics.write_text("{", encoding="utf-8")
-    refused(3, TINY, "level1_baseline/metrics.json", "not JSON", "run its level again")
-    assert run(1, *TINY)[0] == 0 and len(metrics.read_text(encoding="utf-8")) > 1000
+    code, out, text = run(3, *TINY)
+    assert (code, text) == (0, "") and metrics.read_text(encoding="utf-8") == "{"
+    (warning,) = [line for line in out.splitlines() if "left out of" in line]
+    assert "level1_baseline/metrics.json: not JSON" in warning and "run its level" in warning
+    assert "level1_baseline" not in (reports / "README.md").read_text(encoding="utf-8")
+    code, out, _ = run(1, *TINY)
+    assert code == 0 and len(metrics.read_text(encoding="utf-8")) > 1000
+    assert "left out of" not in out
+    assert "level1_baseline" in (reports / "README.md").read_text(encoding="utf-8")

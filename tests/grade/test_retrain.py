@@ -5,7 +5,7 @@ import pytest
 from common.config import LevelConfig
 from common.grade import retrain
 from common.grade.submission import Grade, Grader
-from common.reports.readers import read_settings
+from common.reports.restore import read_settings
 from common.utils.errors import UserError
 
 LEVEL = "level7_mine"

@@ -11,7 +11,7 @@ import torch
 from common.config import DataConfig
 from common.data import load_splits
 from common.grade import sandbox
-from common.reports import readers
+from common.reports import restore
 from common.training.checkpoint import read_checkpoint
 from common.utils.errors import UserError
 from helpers.handed_in import MINE, TOTAL, best, change_metrics, write
@@ -144,7 +144,7 @@ HOSTILE = {
 def test_hostile_network_is_named(copy):
     checkpoint = best(copy, NAMES[0])
     settings = read_checkpoint(checkpoint)["settings"]
-    config = readers.read_settings(settings, copy, None, None)
+    config = restore.read_settings(settings, copy, None, None)
     data = load_splits(config.data, 32)
     few = replace(data, test=data.test.subset(torch.arange(4)))
     text = (copy / NAMES[0] / "run.py").read_text(encoding="utf-8")

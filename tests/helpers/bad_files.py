@@ -5,6 +5,7 @@ in the folder in which the command runs; spoiled.py has those.
 """
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -139,45 +140,58 @@ CHECKPOINTS = [
 ]
 SITE, COURSE = "site ../project/runs/digits/reports", "course SMALL"
 COMPARE = "compare ../project/level1_baseline/baselines TINY"
+OWN = Path("../project/runs/digits/reports/level1_baseline-mlp")
 METRICS, HISTORY, ARRAYS = "metrics.json", "history.json", "predictions.npz"
 AGAIN = "run its level again, or move the folder away"
 EPOCHS = [{"pictures_per_second": None}, {"val_accuracy": np.nan}, {"epoch": np.inf}]
 FIGURES = [  # what one level's figures cannot be, and how that is said
-    (lambda m: m.pop("below") and {}, "'below' cannot be so"),
-    (lambda m: {"below": 3}, "'below' cannot be so"),
-    (lambda m: {"settings": m["settings"] | {"augment": {3: [1]}}}, "cannot be shown"),
-    (lambda m: {"below": {"level": "level0_x"}}, "'below' cannot be so"),
-    (lambda m: {"commit": 3}, "'commit'", "str | None"),
+    (lambda m: m.pop("below") and {}, "'below' is missing"),
+    (lambda m: {"below": 3}, "'below' must be a mapping, not '3'"),
+    (lambda m: {"settings": m["settings"] | {"augment": {3: [1]}}}, "'settings.augment' must be"),
+    (lambda m: {"settings": m["settings"] | {"augment": [{}]}}, "'settings.augment.0' must be"),
+    (lambda m: {"below": {"level": "level0_x"}}, "'below.gain' is missing"),
+    (lambda m: {"commit": 3}, "'commit' must be a text"),
     (lambda m: {"command": "\ud800"}, "not JSON", "surrogates"),
-    (lambda m: {"frozen": {}}, "'frozen.before'"),
-    (lambda m: {"trainable": [1, 2]}, "'trainable' cannot be so"),
-    (lambda m: {"seconds": np.nan}, "'seconds' cannot be so"),
+    (lambda m: {"frozen": {}}, "'frozen.before' is missing"),
+    (lambda m: {"trainable": [1, 2]}, "'trainable.0' must be a text, not '1'"),
+    (lambda m: {"seconds": np.nan}, "'seconds' must be a number from 0"),
     (lambda m: {"test": m["test"] | {"correct": 61}}, "'test.correct' cannot be so"),
-    (lambda m: {"val": m["val"] | {"correct": 0, "total": 0}}, "'val.correct' cannot be so"),
-    (lambda m: {"weights": {"name": "x", "sha256": 3}}, "'weights.sha256'"),
-    (lambda m: {"detail": m["detail"] | {"ece_scaled": None}}, "'detail.ece_scaled'"),
-    (lambda m: {"detail": m["detail"] | {"interval": []}}, "'detail.interval' cannot be so"),
+    (lambda m: {"val": m["val"] | {"correct": 0, "total": 0}}, "'val.total' must be"),
+    (lambda m: {"weights": {"name": "x", "sha256": 3}}, "'weights.sha256' must be a text"),
+    (lambda m: {"detail": m["detail"] | {"ece_scaled": None}}, "'detail.ece_scaled' must be"),
+    (lambda m: {"detail": m["detail"] | {"interval": []}}, "'detail.interval' must be two num"),
     (lambda m: {"detail": m["detail"] | {"recall": [1]}}, "'detail.recall' cannot be so"),
-    (lambda m: {"settings": m["settings"] | {"network": 3}}, "cannot be shown (TypeError"),
-    (lambda m: {"settings": m["settings"] | {"benchmarks": [3]}}, "cannot be shown (TypeError"),
+    (lambda m: {"detail": m["detail"] | {"seconds": {}}}, "'detail.seconds.test' is missing"),
+    (lambda m: {"settings": m["settings"] | {"network": 3}}, "'settings.network' must be a map"),
+    (lambda m: {"settings": m["settings"] | {"benchmarks": [3]}}, "'settings.benchmarks.0' must"),
     (
         lambda m: {
             "settings": m["settings"] | {"train": m["settings"]["train"] | {"batch_size": 0}}
         },
-        "cannot be shown (ZeroDivisionError",
+        "'settings.train.batch_size' must be a whole number from 1",
     ),
 ]
 REPORTS = [
     (SITE, report(METRICS, spoiled.cut), METRICS, "not JSON", AGAIN),
     (SITE, report(METRICS, lambda f: f.write_text("[]")), METRICS, "not a report of schema 1"),
     (SITE, report(METRICS, lambda f: f.write_text("[" * 100_000)), METRICS, "recursion"),
-    (SITE, report(METRICS, figures(lambda m: m.pop("test") and {})), METRICS, "'test.correct'"),
-    (SITE, report(METRICS, figures(lambda m: {"seed": "x"})), METRICS, "'seed'", "no int"),
-    (SITE, report(METRICS, figures(lambda m: {"level": 3})), METRICS, "'level'", "no str"),
-    (SITE, report(METRICS, figures(lambda m: {"detail": 3})), METRICS, "'detail."),
+    (SITE, report(METRICS, figures(lambda m: m.pop("test") and {})), METRICS, "'test' is missing"),
+    (
+        SITE,
+        report(METRICS, figures(lambda m: {"seed": "x"})),
+        METRICS,
+        "'seed' must be a whole number",
+    ),
+    (SITE, report(METRICS, figures(lambda m: {"level": 3})), METRICS, "'level' must be a text"),
+    (
+        SITE,
+        report(METRICS, figures(lambda m: {"detail": 3})),
+        METRICS,
+        "'detail' must be a mapping",
+    ),
     (SITE, report(HISTORY, spoiled.text), HISTORY, "not JSON"),
     (SITE, report(HISTORY, lambda f: f.write_text("[]")), HISTORY, "not a list of epochs"),
-    (SITE, report(HISTORY, lambda f: f.write_text('[{"val_accuracy": 1}]')), HISTORY, "lacks one"),
+    (SITE, report(HISTORY, lambda f: f.write_text('[{"val_accuracy": 1}]')), HISTORY, "is missing"),
     (SITE, report(ARRAYS, spoiled.cut), ARRAYS, "unreadable"),
     (SITE, report(ARRAYS, arrays(classes=np.array([{}]))), ARRAYS, "unreadable", "pickle"),
     (SITE, report(ARRAYS, arrays(predictions=np.zeros(3, int))), ARRAYS, "'predictions'", "(3,)"),
@@ -185,23 +199,19 @@ REPORTS = [
     (SITE, report(ARRAYS, arrays(labels=None)), ARRAYS, "'labels'", "missing"),
     (SITE, report(ARRAYS, arrays(logits=np.zeros((60, 3)))), ARRAYS, "'logits'", "(60, 3)"),
     *((SITE, report(METRICS, figures(change)), METRICS, *words) for change, *words in FIGURES),
-    *((SITE, report(HISTORY, epochs(**change)), HISTORY, "no number") for change in EPOCHS),
+    *((SITE, report(HISTORY, epochs(**change)), HISTORY, "must be a") for change in EPOCHS),
     (SITE, report(ARRAYS, arrays(logits=np.full((60, 10), np.nan))), ARRAYS, "'logits' holds NaN"),
-    (SITE, report(ARRAYS, arrays(labels=np.zeros(0, int))), ARRAYS, "'labels' is not (60,)"),
+    (SITE, report(ARRAYS, arrays(labels=np.zeros(0, int))), ARRAYS, "'predictions' is not (0,)"),
     (SITE, report(METRICS, spoiled.fifo), METRICS, "it is no file"),
     ("1 TINY --reports .", {"README.md": "my own"}, "README.md: not a page that runs write"),
     ("1 TINY --reports .", {"README.md/x": ""}, "README.md: not a page that runs write"),
     ("1 TINY --reports .", {"index.html": "<!doctype html>"}, "index.html: not a page that runs"),
-    ("3 TINY", report(ARRAYS, spoiled.folder), ARRAYS, "unreadable", AGAIN),
-    (
-        COURSE,
-        {"../project/runs/digits/reports/level3_x/metrics.json": "a text"},
-        "level3_x/metrics.json",
-        "not JSON",
-        AGAIN,
-    ),
+    ("1 TINY --reports .", {"level1_baseline/notes": "my own"}, "level1_baseline: not a report"),
+    ("3 TINY --reports .", {"level3_fusion": "my own"}, "level3_fusion: not a report", "--reports"),
+    ("site .", {"README.md": "my own"}, "README.md: not a page that runs write"),
+    ("site .", {}, "no reports here; run a level first"),
     (COURSE, {"../project/level4_finetune_tta/config.yaml": "sede: 1"}, "level4", "'sede'"),
-    (COMPARE, report(METRICS, spoiled.empty), METRICS, "not JSON", AGAIN),
+    (COMPARE, {f"{OWN}/metrics.json": ""}, f"{OWN.name}/metrics.json: not JSON", "run its level"),
     ("1 TINY --reports file", {"file": "x"}, "file: cannot write here", "--reports"),
     ("1 TINY --reports file/reports", {"file": "x"}, "file/reports: cannot write", "--reports"),
     ("bench --quick --offline --reports file", {"file": "x"}, "file: cannot write", "--reports"),

@@ -8,7 +8,10 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from common.evaluation.statistics import wilson_interval
-from common.reports import store
+from common.reports import ladder, page
+from common.reports.schema import Run
+from common.reports.store import Reports as Found
+from common.reports.store import write_report
 
 NASTY = ["a|b", "tick`s", "<b>bold</b>", "two\nlines", "*star*", "$x$", "_under_", "back\\slash"]
 
@@ -30,7 +33,7 @@ def made_up(
     """A run that has `right` of `n` test pictures right, those after the first `skip`.
 
     In a single pass it has the first `single` right, or the same ones where that is None.
-    Returns what `report.write_report` takes after the folder.
+    Returns what `write` takes after the folder.
     """
     place = np.arange(n)
     labels = place % 10
@@ -107,10 +110,41 @@ def leave(reports, name=None, change=None, **about):
     metrics, history, labels, logits, *rest = made_up(**about)
     metrics = change(metrics) if change else metrics
     run = metrics["level"], metrics["config"], metrics["seed"]
-    metrics["below"] = store.gain_over_below(reports, *run, metrics, labels, logits.argmax(1))
     folder = reports / (name or "-".join(map(str, run)))
-    store.write_report(folder, metrics, history, labels, logits, *rest)
+    made = run_of(folder, metrics, history, labels, logits, *rest[:-1])
+    metrics["below"] = Found.read(reports).gain(made)
+    write(folder, metrics, history, labels, logits, *rest)
     return metrics
+
+
+def run_of(folder, metrics, history, labels, logits, single, classes):
+    """A made-up run."""
+    arrays = {"labels": labels, "predictions": logits.argmax(1), "single": single}
+    return Run(folder, metrics, history, **arrays, logits=logits, classes=classes)
+
+
+def write(folder, *made):
+    """Write a made-up run's report; what it says it is compared with is looked for beside it."""
+    run = run_of(folder, *made[:-1])
+    below = Found.read(folder.parent).below(run) if run.metrics["below"] else None
+    write_report(run, below, made[-1])
+
+
+def write_ladder(folder):
+    """The ladder of a folder of reports, as a command writes it; its text."""
+    reports = Found.read(folder)
+    reports.check()
+    return ladder.write_ladder(reports, ladder.read_ladder(reports))
+
+
+def build_page(folder, **how):
+    """The page of a folder of reports, as a command writes it; its path."""
+    return page.build_page(Found.read(folder), **how)[1]
+
+
+def own_runs(folder):
+    """The levels' own runs."""
+    return page.own_runs(Found.read(folder))
 
 
 def tables(text):

@@ -17,12 +17,12 @@ from common.data.decode import read_picture
 from common.predict import __main__
 from common.predict.answers import Answers, latest_runs
 from common.predict.server import LARGEST, make_server
-from common.reports import page
 from common.reports.restore import pictures_of
 from common.utils import paths
 from common.utils.errors import UserError
 from helpers.browser import Watched, browser, screenshot
 from helpers.projects import NAMES, inside, python
+from helpers.reports import own_runs
 
 
 @pytest.fixture(scope="module")
@@ -198,19 +198,19 @@ def test_predict_prints_each_levels_top_three_and_saves_a_sheet(coursed, digit, 
 
 def test_predict_answers_as_the_evaluation_did(coursed, tmp_path):
     """Of the test pictures, written as files, the answers are those of predictions.npz."""
-    levels = [level for _, level in page.read_levels(coursed.reports)]
-    test, _ = pictures_of(levels[0].run.metrics)
+    runs = own_runs(coursed.reports)
+    test, _ = pictures_of(runs[0])
     with inside(coursed):
         answers = Answers(coursed / "runs/digits")
         for i in range(4):
             file = tmp_path / f"{i}.png"
             Image.fromarray(test.images[i].numpy().transpose(1, 2, 0)).save(file)
             _, found = answers(file)
-            for answer, level in zip(found, levels, strict=True):
-                assert answer.level == level.name
-                expected = level.run.classes[level.run.predictions[i]]
-                assert answer.top[0][0] == expected
-                assert answer.top[0][1] == pytest.approx(level.confidence[i], abs=0.03)
+            for answer, run in zip(found, runs, strict=True):
+                assert answer.level == run.level
+                assert answer.top[0][0] == run.classes[run.predictions[i]]
+                expected = run.probabilities[i].max()
+                assert answer.top[0][1] == pytest.approx(expected, abs=0.03)
 
 
 def test_a_folders_pictures_are_of_all_formats_that_are_read(tmp_path):

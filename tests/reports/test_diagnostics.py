@@ -6,7 +6,7 @@ from matplotlib.colors import to_rgba
 
 from common.evaluation.statistics import calibration_error, compare
 from common.models import StagedNetwork
-from common.reports import exhibits
+from common.reports import gallery
 from common.reports.figures import diagnostics, galleries, plots
 from common.reports.figures.album import left_out
 from helpers.networks import Means, small_backbone, small_network, small_splits
@@ -62,12 +62,12 @@ def test_class_gains_are_those_of_each_class(count):
 def test_the_pictures_of_an_own_head_without_a_linear_layer():
     """An own level's page shows the others, and says which one is left out."""
     network = StagedNetwork(small_backbone(16), Means(), ["c"], ["c"])
-    found = exhibits.close_ups(network, small_splits(size=16).test)
+    found = gallery.close_ups(network, small_splits(size=16).test)
     assert set(found) == {"feature_maps", "filters"}
     assert "plane of last features is left out" in left_out(list(found))
     assert left_out([*found, "feature_plane"]) == ""
     assert left_out(["reliability"]).startswith("Pictures of test images are left out")
-    usual = exhibits.close_ups(small_network(size=16), small_splits(size=16).test)
+    usual = gallery.close_ups(small_network(size=16), small_splits(size=16).test)
     assert set(usual) == {*found, "feature_plane"}
 
 

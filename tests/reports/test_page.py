@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from common.reports import exhibits
-from common.reports.page import read_levels
+from common.reports import gallery
 from helpers.browser import Watched, browser, screenshot
 from helpers.projects import NAMES
+from helpers.reports import own_runs
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +73,10 @@ def test_pictures_enlarge_by_mouse_and_keyboard(page):
 
 
 def test_what_changed_shows_both_answers(page, coursed):
-    levels = {level.name: level for _, level in read_levels(coursed.reports)}
-    gallery = exhibits.load(coursed.reports / "gallery.npz", list(levels.values()))
-    labels = levels[NAMES[0]].run.labels
-    right = {name: level.run.predictions == labels for name, level in levels.items()}
+    runs = {run.level: run for run in own_runs(coursed.reports)}
+    shown = gallery.load(coursed.reports / "gallery.npz", list(runs.values()))
+    labels = runs[NAMES[0]].labels
+    right = {name: run.predictions == labels for name, run in runs.items()}
     page.page.locator("#from").select_option(NAMES[0])
     page.page.locator("#to").select_option(NAMES[3])
     for kind, chosen in (
@@ -87,16 +87,16 @@ def test_what_changed_shows_both_answers(page, coursed):
     ):
         page.page.locator("#kind").select_option(kind)
         cards = page.page.locator("#changes > li")
-        assert cards.count() == chosen[gallery.positions].sum()
+        assert cards.count() == chosen[shown.positions].sum()
     fixed = int((~right[NAMES[0]] & right[NAMES[3]]).sum())
     assert f"{NAMES[3]} has {fixed} right that {NAMES[0]} has wrong" in (
         page.page.locator("#counts").text_content()
     )
     first = cards.first.text_content()
-    i = gallery.positions[0]
+    i = shown.positions[0]
     for name in (NAMES[0], NAMES[3]):
-        answer = levels[name].run.classes[levels[name].run.predictions[i]]
-        assert f"{answer}, {round(100 * float(levels[name].confidence[i]))} %: " in first
+        answer = runs[name].classes[runs[name].predictions[i]]
+        assert f"{answer}, {round(100 * runs[name].probabilities[i].max())} %: " in first
     page.page.locator("#kind").focus()
     page.page.keyboard.press("Home")
     assert page.page.locator("#kind").input_value() == "fixed"

@@ -11,9 +11,17 @@ from scipy.stats import binomtest
 from common.evaluation import Predictions, Results
 from common.evaluation.statistics import describe, fit_temperature, paired_interval, wilson_interval
 from common.experiment import _detail
-from common.reports import store
-from common.reports.markdown import code, duration, escape, points, probability, table
-from helpers.reports import NASTY, leave, made_up, pictures, tables
+from common.reports.figures import album
+from common.reports.markdown import code, escape, table
+from common.reports.store import Reports
+from common.reports.text import duration, points, probability
+from helpers.reports import NASTY, leave, made_up, pictures, run_of, tables, write
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Pictures take time."""
+    monkeypatch.setattr(album, "draw", lambda *_: {})
 
 
 def test_a_report_says_what_the_metrics_say(tmp_path):
@@ -69,7 +77,7 @@ def test_a_report_says_what_the_metrics_say(tmp_path):
     ],
 )
 def test_the_first_sentence_tells_gain_loss_and_not_shown(
-    tmp_path, right, skip, gain, fixed, broken, words
+    no_pictures, tmp_path, right, skip, gain, fixed, broken, words
 ):
     leave(tmp_path, n=1000, right=800)
     metrics = leave(tmp_path, "two", level="level2_second", n=1000, right=right, skip=skip)
@@ -84,7 +92,7 @@ def test_the_first_sentence_tells_gain_loss_and_not_shown(
     )
 
 
-def test_a_first_level_is_compared_with_nothing(tmp_path):
+def test_a_first_level_is_compared_with_nothing(no_pictures, tmp_path):
     leave(tmp_path, "one", right=80)
     text = (tmp_path / "one/report.md").read_text()
     assert text.splitlines()[2].endswith("%); there is no level below to compare it with.")
@@ -111,18 +119,18 @@ def test_detail_takes_its_temperature_from_val():
     json.dumps(got)
 
 
-def test_top5_stands_where_there_are_more_than_ten_classes(tmp_path):
+def test_top5_stands_where_there_are_more_than_ten_classes(no_pictures, tmp_path):
     metrics, *rest = made_up()
     metrics["detail"]["top5"] = 0.987
-    store.write_report(tmp_path, metrics, *rest)
+    write(tmp_path, metrics, *rest)
     detail = tables((tmp_path / "report.md").read_text())[1]
     assert ["top-5 accuracy", "98.7 %", ""] in detail
 
 
-def test_predictions_come_back_as_they_were(tmp_path):
+def test_predictions_come_back_as_they_were(no_pictures, tmp_path):
     metrics, history, labels, logits, single, _, examples = made_up(tta="flip", single=77)
     classes = [*NASTY, "ü", ""]
-    store.write_report(tmp_path, metrics, history, labels, logits, single, classes, examples)
+    write(tmp_path, metrics, history, labels, logits, single, classes, examples)
     with np.load(tmp_path / "predictions.npz", allow_pickle=False) as saved:
         assert (saved["labels"] == labels).all() and saved["labels"].dtype == np.int64
         assert (saved["predictions"] == logits.argmax(1)).all()
@@ -135,25 +143,26 @@ def test_predictions_come_back_as_they_were(tmp_path):
 
 def test_a_report_that_cannot_be_made_leaves_the_old_one(tmp_path):
     metrics, history, *rest = made_up()
-    store.write_report(tmp_path, metrics, history, *rest)
+    write(tmp_path, metrics, history, *rest)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     with pytest.raises(KeyError):
-        store.write_report(tmp_path, metrics, [{"epoch": 1}], *rest)
+        write(tmp_path, metrics, [{"epoch": 1}], *rest)
     with pytest.raises(IndexError):  # a picture's label without a class: the last thing drawn
-        store.write_report(tmp_path, metrics, history, *rest[:-1], (pictures()[0], [10] * 11))
+        write(tmp_path, metrics, history, *rest[:-1], (pictures()[0], [10] * 11))
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_gain_is_measured_on_the_same_pictures_only(tmp_path):
+def test_gain_is_measured_on_the_same_pictures_only(no_pictures, tmp_path):
     leave(tmp_path, level="level1_first", right=70)
     leave(tmp_path, level="level2_second", right=75)
     leave(tmp_path, level="level2_second", config="long", right=77)
     leave(tmp_path, level="level10_last", right=99)
-    metrics, _, labels, logits, *_ = made_up(level="level3_third", right=81, skip=2)
-    predictions = logits.argmax(1)
+    metrics, history, labels, *rest, _ = made_up(level="level3_third", right=81, skip=2)
 
     def gain(config="config", seed=0, metrics=metrics, labels=labels, level="level3_third"):
-        return store.gain_over_below(tmp_path, level, config, seed, metrics, labels, predictions)
+        metrics = metrics | {"level": level, "config": config, "seed": seed}
+        run = run_of(tmp_path / "own", metrics, history, labels, *rest)
+        return Reports.read(tmp_path).gain(run)
 
     assert gain() == {
         "level": "level2_second",
@@ -172,15 +181,18 @@ def test_gain_is_measured_on_the_same_pictures_only(tmp_path):
     assert gain(seed=1) is None
     assert gain(labels=labels[::-1]) is None
     assert gain(labels=labels[:-1]) is None
+    assert gain(labels=None) == metrics["below"], "as the run itself has it"
     for key in ("fingerprint", "split"):
         other = copy.deepcopy(metrics)
         other["data"][key] = "0" * 64
         assert gain(metrics=other) is None
     (tmp_path / "level2_second-config-0/predictions.npz").write_bytes(b"no archive")
+    assert gain()["level"] == "level1_first", "a damaged report is left out"
+    (tmp_path / "level1_first-config-0/predictions.npz").unlink()
     assert gain() is None
 
 
-def test_text_stays_text_in_markdown(tmp_path):
+def test_text_stays_text_in_markdown(no_pictures, tmp_path):
     assert table(["h"], [[name] for name in NASTY]).splitlines() == [
         *("| h |", "| --- |", r"| a\|b |", r"| tick\`s |", "| &lt;b&gt;bold&lt;/b&gt; |"),
         *("| two lines |", r"| \*star\* |", r"| \$x\$ |", r"| \_under\_ |", r"| back\\slash |"),
@@ -189,7 +201,7 @@ def test_text_stays_text_in_markdown(tmp_path):
     assert code("a ``` b").startswith("````\n")
     metrics, history, labels, logits, single, _, examples = made_up(right=0)
     classes = [*NASTY, "i", "j"]
-    store.write_report(tmp_path, metrics, history, labels, logits, single, classes, examples)
+    write(tmp_path, metrics, history, labels, logits, single, classes, examples)
     text = (tmp_path / "report.md").read_text()
     assert text.startswith("# level1_first on Made \\| up\n")
     recall = tables(text)[3]

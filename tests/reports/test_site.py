@@ -1,5 +1,6 @@
 """The page over all reports: its figures, its galleries, and what it says without them."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 
 from common import cli
-from common.reports import exhibits, page
-from common.reports.markdown import duration, percent, points
+from common.reports import gallery, page
+from common.reports.store import Reports
+from common.reports.text import duration, percent, points
 from common.utils.errors import UserError
 from common.utils.files import read_npz
 from helpers.projects import NAMES, inside
-from helpers.reports import leave
+from helpers.reports import build_page, leave, own_runs
 
 
 class Cells(HTMLParser):
@@ -93,22 +95,22 @@ def test_the_page_names_nothing_outside_itself(coursed):
 
 
 def test_a_gallery_shows_what_the_predictions_say(coursed):
-    levels = [level for _, level in page.read_levels(coursed.reports)]
-    gallery = exhibits.load(coursed.reports / "gallery.npz", levels)
-    assert len(gallery.positions) <= exhibits.PICTURES and list(gallery.maps) == NAMES
-    labels = levels[0].run.labels
+    runs = own_runs(coursed.reports)
+    shown = gallery.load(coursed.reports / "gallery.npz", runs)
+    assert len(shown.positions) <= gallery.PICTURES and list(shown.maps) == NAMES
+    labels = runs[0].labels
     below = None
-    for level in levels:
-        right = level.run.predictions == labels
-        wrong = gallery.positions[gallery.groups[f"mistakes {level.name}"]]
+    for run in runs:
+        right = run.predictions == labels
+        wrong = shown.positions[shown.groups[f"mistakes {run.level}"]]
         assert not right[wrong].any() and len(wrong) == min(12, (~right).sum())
-        assert np.array_equal(gallery.answers[level.name], level.run.predictions[gallery.positions])
-        sure = level.confidence
+        assert np.array_equal(shown.answers[run.level], run.predictions[shown.positions])
+        sure = run.probabilities.max(1)
         rest = np.setdiff1d(np.flatnonzero(~right), wrong)
         assert not len(rest) or sure[wrong].min() >= sure[rest].max()
         if below is not None:
             for kind, rows in (("fixed", right & ~below), ("broken", ~right & below)):
-                chosen = gallery.positions[gallery.groups[f"{kind} {level.name}"]]
+                chosen = shown.positions[shown.groups[f"{kind} {run.level}"]]
                 assert rows[chosen].all() and len(chosen) == min(12, rows.sum())
         below = right
     for name in NAMES:
@@ -123,13 +125,13 @@ def test_made_anew_it_keeps_its_galleries_and_without_pictures_says_so(coursed, 
     shutil.copytree(coursed.reports, reports)
     before = (reports / "index.html").read_text(encoding="utf-8")
     with inside(coursed) as patch:
-        patch.setattr(page, "pictures_of", lambda m: (None, "the pictures are not here."))
-        page.build_page(reports, redraw=True)
+        patch.setattr(page, "pictures_of", lambda run: (None, "the pictures are not here."))
+        build_page(reports, redraw=True)
         assert (reports / "index.html").read_text(encoding="utf-8") == before
         (reports / "gallery.npz").unlink()
         for file in reports.glob("*/*.png"):
             file.unlink()
-        page.build_page(reports, redraw=True)
+        build_page(reports, redraw=True)
     text = (reports / "index.html").read_text(encoding="utf-8")
     assert "Galleries are left out: the pictures are not here." in text
     assert text.count("Pictures of test images are left out") == len(NAMES)
@@ -137,10 +139,10 @@ def test_made_anew_it_keeps_its_galleries_and_without_pictures_says_so(coursed, 
 
 
 def test_a_stale_gallery_is_not_shown(tmp_path, coursed):
-    levels = [level for _, level in page.read_levels(coursed.reports)]
-    other = levels[0]._replace(logits=levels[0].logits + 1)
-    assert exhibits.load(coursed.reports / "gallery.npz", [other, *levels[1:]]) is None
-    assert exhibits.load(tmp_path / "none.npz", levels) is None
+    runs = own_runs(coursed.reports)
+    other = dataclasses.replace(runs[0], logits=runs[0].logits + 1)
+    assert gallery.load(coursed.reports / "gallery.npz", [other, *runs[1:]]) is None
+    assert gallery.load(tmp_path / "none.npz", runs) is None
 
 
 def test_names_stay_text(tmp_path):
@@ -151,7 +153,7 @@ def test_names_stay_text(tmp_path):
 
     with inside(tmp_path):
         leave(tmp_path, change=change)
-        text = page.build_page(tmp_path).read_text(encoding="utf-8")
+        text = build_page(tmp_path).read_text(encoding="utf-8")
     assert "<script>alert" not in text and "<img src=x" not in text
     assert "&lt;/script&gt;" in text
 
@@ -170,7 +172,7 @@ def test_the_page_opens_where_there_is_a_desktop(monkeypatch, display, terminal,
 
 def test_no_reports_no_page(tmp_path):
     with pytest.raises(UserError, match="no reports here; run a level first"):
-        page.build_page(tmp_path)
+        build_page(tmp_path)
 
 
 def test_a_slim_folder_gives_the_same_page(tmp_path, coursed):
@@ -184,11 +186,11 @@ def test_a_slim_folder_gives_the_same_page(tmp_path, coursed):
     np.savez_compressed(whole / "predictions.npz", **arrays)
     kept = {file.name for file in whole.iterdir()}
     with inside(coursed):
-        page.build_page(reports)
+        build_page(reports)
         before = (reports / "index.html").read_text(encoding="utf-8")
         size = sum(file.stat().st_size for file in reports.rglob("*"))
-        page.slim(reports)
-        page.build_page(reports)
+        page.slim(Reports.read(reports))
+        build_page(reports)
     assert (reports / "index.html").read_text(encoding="utf-8") == before
     assert sum(file.stat().st_size for file in reports.rglob("*")) < size - 50_000
     files = {file.name for file in (reports / f"{NAMES[1]}-seed1").iterdir()}

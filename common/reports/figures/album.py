@@ -1,7 +1,22 @@
-"""The pictures of a report: what each is called, where it stands, and what it says."""
+"""The pictures of a report: what each is called, where it stands and what it says; and those that
+its figures are enough for. Plotting libraries are imported where a picture is drawn.
+"""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from common.data.loader import steps_per_epoch
+from common.reports.schema import Run
+from common.training.schedules import build_schedule
+from common.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_STEPS = 10**6  # of a learning rate that is drawn
 
 
 class Picture(NamedTuple):
@@ -75,3 +90,68 @@ def left_out(pictures: Sequence[str]) -> str:
     if {"feature_maps", "filters"} & {*pictures} and "feature_plane" not in pictures:
         return "The plane of last features is left out: the head has no linear layer to show it of."
     return ""
+
+
+def draw(
+    run: Run, below: Run | None, examples: tuple[np.ndarray, np.ndarray] | None = None
+) -> dict[str, "Figure"]:
+    """The pictures of `ALBUM` that a run's figures are enough for.
+
+    Args:
+        run: with labels, predictions and logits.
+        below: the run that it is compared with.
+        examples: some training pictures, uint8 (n, 3, H, W), and their classes, (n,) int.
+    """
+    from common.reports.figures import diagnostics, galleries, plots
+
+    classes = run.classes
+    pictures = {
+        "training_curves": plots.training_curves(run.history, run.metrics["best_epoch"]),
+        "confusion_matrix": plots.confusion_matrix(run.labels, run.predictions, classes),
+        "reliability": diagnostics.reliability(run.probabilities, run.labels),
+    }
+    rates, steps = learning_rates(run)
+    if steps:
+        pictures["learning_rate"] = diagnostics.rates(rates, steps)
+    if below:
+        answers = below.predictions, run.predictions
+        pictures["class_gains"] = diagnostics.class_gains(
+            run.labels, *answers, classes, below.level
+        )
+    if examples:
+        pictures["contact_sheet"] = galleries.contact_sheet(*examples, classes)
+    return pictures
+
+
+def save(pictures: dict[str, "Figure"], folder: Path) -> None:
+    """Write pictures, each as a PNG of its name."""
+    from common.reports.figures import plots
+
+    for name, figure in pictures.items():
+        plots.save(figure, folder / f"{name}.png")
+
+
+def there(folder: Path) -> list[str]:
+    """The names of the pictures that lie in a folder."""
+    return [name for name in ALBUM if (folder / f"{name}.png").is_file()]
+
+
+def learning_rates(run: Run) -> tuple[np.ndarray, int]:
+    """The head's learning rate at each step of the epochs that were run, and the steps of one.
+
+    Where the settings do not say, no rates and 0.
+    """
+    train, rates = run.metrics["settings"].get("train"), []
+    if not train:
+        return np.zeros(0), 0
+    steps = steps_per_epoch(run.metrics["data"]["train"], train["batch_size"])
+    try:
+        schedule = build_schedule(train["schedule"], steps * train["epochs"])
+    except UserError:  # one that this version does not know
+        return np.zeros(0), 0
+    if steps * len(run.history) > MOST_STEPS:
+        return np.zeros(0), 0
+    for epoch in range(len(run.history)):
+        schedule.see(run.history[:epoch])
+        rates += [train["lr"] * schedule(epoch * steps + step) for step in range(steps)]
+    return np.array(rates), steps

@@ -22,7 +22,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from sklearn import metrics
 
-from common.reports.markdown import points
+from common.reports.text import points
 
 # Okabe & Ito, "Color Universal Design", 2008
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#595959"

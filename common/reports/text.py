@@ -1,35 +1,101 @@
-"""The tables of a run's report, and what every report shares: figures as plain text."""
+"""What pages are made of: figures in words, cells, and the tables of a run's report; plain text."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
 from common.evaluation.statistics import BINS, wilson_interval
-from common.reports.markdown import duration, listing, percent, points
+from common.reports.schema import Run
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table's cell.
+
+    Attributes:
+        text: as it is read.
+        value: what it is sorted by.
+        href: what it links to.
+    """
+
+    text: str
+    value: float | str | None = None
+    href: str | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __bool__(self) -> bool:
+        return bool(self.text)
 
 
 class Table(NamedTuple):
-    """A header and rows of cells, all plain text."""
+    """A header and rows of cells, plain texts or `Cell`s."""
 
     header: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[str | Cell]]
 
 
-class Run(NamedTuple):
-    """A report, read again.
+def table_of(rows: Sequence[dict[str, str | Cell]]) -> Table:
+    """Rows, each by column, as a table; columns in which nothing stands are left out."""
+    names = [name for name in rows[0] if any(row[name] for row in rows)] if rows else []
+    return Table(names, [[row[name] for name in names] for row in rows])
 
-    Attributes:
-        metrics: metrics.json; history: history.json.
-        labels, predictions: (N,) int, of the test pictures; classes: C names.
+
+def probability(p: float) -> str:
+    """A p-value: three decimals, or "< 0.001"; four near 0.05, so that it is seen on which side."""
+    return "< 0.001" if p < 0.001 else f"{p:.4f}" if 0.0495 <= p < 0.0505 else f"{p:.3f}"
+
+
+def percent(fraction: float) -> str:
+    """0.831 as "83.1 %"."""
+    return f"{100 * fraction:.1f} %"
+
+
+def span(low: float, high: float) -> str:
+    """The ends of an interval of fractions in percent: "80.2 to 84.9"."""
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def duration(seconds: float) -> str:
+    """12.3 as "12 s", 200 as "3 min 20 s", 3725 as "1 h 02 min"."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def listing(mapping: dict) -> str:
+    """ "cores 2, device cpu": a dict on one line, without what is not there."""
+    return ", ".join(
+        f"{key.replace('_gib', ' GiB')} {value}"
+        for key, value in mapping.items()
+        if value is not None
+    )
+
+
+def points(difference: float) -> str:
+    """A difference of two fractions in signed percentage points; 0.021 gives "+2.1".
+
+    What one decimal would round away gets two: 0.0002 gives "+0.02".
     """
+    if difference == 0:
+        return "0.0"
+    text = f"{100 * difference:+.1f}"
+    return text if float(text) else f"{100 * difference:+.2f}"
 
-    metrics: dict
-    history: list[dict]
-    labels: np.ndarray
-    predictions: np.ndarray
-    classes: Sequence[str]
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str | Cell]]) -> str:
+    """A table for a terminal: plain text, columns padded to their widest cell."""
+    lines = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+        for cells in lines
+    )
 
 
 def facts(m: dict) -> dict[str, str]:
@@ -47,7 +113,7 @@ def facts(m: dict) -> dict[str, str]:
 def benchmark(m: dict) -> float | None:
     """The accuracy, a fraction, that the run's own config holds such a run to; None: nothing."""
     own = m["data"]["title"], m["weights"]["name"], m["image_size"]
-    for row in m["settings"].get("benchmarks") or []:
+    for row in m["settings"].get("benchmarks", []):
         if (row["data"], row["weights"], row["image_size"]) == own:
             return row["accuracy"] / 100
     return None
@@ -59,13 +125,26 @@ def gain_text(gain: dict) -> str:
     return f"{points(gain['gain'])} ({low} to {high})"
 
 
+def gain_cells(gain: dict | None, name: str = "gain, points") -> dict[str, str]:
+    """The cells that a comparison fills; "level" in it says over which level."""
+    if not gain:
+        return dict.fromkeys((name, "fixed / broken", "p", "verdict"), "")
+    over = f" over {gain['level'].split('_')[0]}" if "level" in gain else ""
+    return {
+        name: gain_text(gain) + over,
+        "fixed / broken": f"{gain['fixed']:,} / {gain['broken']:,}",
+        "p": probability(gain["p_value"]),
+        "verdict": gain["verdict"],
+    }
+
+
 def results(m: dict) -> Table:
+    """Accuracy and loss on each part of the pictures."""
     rows = []
     for name in ("train", "val", "test", "test_single"):
         part = m[name]
-        low, high = wilson_interval(part["correct"], part["total"])
+        ends = span(*wilson_interval(part["correct"], part["total"]))
         seen = f"{part['correct']:,} of {part['total']:,}"
-        ends = f"{100 * low:.1f} to {100 * high:.1f}"
         rows.append([name, percent(part["accuracy"]), ends, seen, f"{part['loss']:.4f}"])
     return Table(["on", "accuracy", "95 % interval", "right", "loss"], rows)
 
@@ -98,6 +177,7 @@ def network(stages: list[dict]) -> Table:
 
 
 def epochs(history: list[dict], best_epoch: int) -> Table:
+    """What each epoch measured."""
     header = ["epoch", "rate", "train loss", "train accuracy", "val loss", "val accuracy", "time"]
     rows = []
     for epoch in history:
@@ -114,18 +194,19 @@ def recall(run: Run) -> list[list[str]]:
     """A row a class that has test pictures, the worst first."""
     classes = run.classes
     counts = confusion_matrix(run.labels, run.predictions, labels=range(len(classes)))
-    totals, right = counts.sum(1), counts.diagonal()
-    wrong = counts - np.diag(right)
+    totals, right = counts.sum(1), counts.diagonal().copy()
+    np.fill_diagonal(counts, 0)
     rows = []
     for i in np.argsort(right / totals.clip(1), kind="stable"):
-        j = wrong[i].argmax()
-        mistake = f"{classes[j]} ({wrong[i, j]})" if wrong[i, j] else ""
+        j = counts[i].argmax()
+        mistake = f"{classes[j]} ({counts[i, j]})" if counts[i, j] else ""
         if totals[i]:
             rows.append([classes[i], str(totals[i]), percent(right[i] / totals[i]), mistake])
     return rows
 
 
 def provenance(m: dict) -> Table:
+    """What a run was made from, where and when."""
     data = m["data"]
     counts = f"{data['train']:,} train, {data['val']:,} val, {data['test']:,} test"
     rows = [
