@@ -2,9 +2,7 @@
 
 import contextlib
 import logging
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 import torch
 
 from common.utils import paths
+from helpers.processes import Started
 
 PROJECT = paths.PROJECT
 NAMES = ["level1_baseline", "level2_augmentation", "level3_fusion", "level4_finetune_tta"]
@@ -31,18 +30,14 @@ def copy_project(place):
     return Place(place)
 
 
-def python(*arguments, cwd, **environment):
-    """A process of its own; it must end well. Returns its stdout."""
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env=os.environ | environment,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout
+def python(*arguments, cwd, draws=False, **environment):
+    """A process of its own, see processes.py; it must end well. Returns its stdout."""
+    run = Started(cwd, *arguments, draws=draws, **environment)
+    status = run.wait()
+    text, complaints = run.text()
+    assert status == 0, text + complaints
+    assert "Traceback" not in complaints
+    return text
 
 
 @contextlib.contextmanager

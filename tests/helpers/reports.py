@@ -1,5 +1,6 @@
 """Made-up runs for the tests of reports, and what reads a report back."""
 
+import contextlib
 import json
 import re
 
@@ -12,6 +13,7 @@ from common.reports import ladder, page
 from common.reports.schema import Run
 from common.reports.store import Reports as Found
 from common.reports.store import write_report
+from helpers.processes import undrawn
 
 NASTY = ["a|b", "tick`s", "<b>bold</b>", "two\nlines", "*star*", "$x$", "_under_", "back\\slash"]
 
@@ -105,15 +107,16 @@ def pictures(count=11, side=4):
     return images.repeat(3, 1).repeat(side, 2).repeat(side, 3), np.arange(count) % 10
 
 
-def leave(reports, name=None, change=None, **about):
-    """Write a made-up run's report as a level does; returns its metrics."""
+def leave(reports, name=None, change=None, draws=False, **about):
+    """Write a made-up run's report as a level does, drawn or not; returns its metrics."""
     metrics, history, labels, logits, *rest = made_up(**about)
     metrics = change(metrics) if change else metrics
     run = metrics["level"], metrics["config"], metrics["seed"]
     folder = reports / (name or "-".join(map(str, run)))
     made = run_of(folder, metrics, history, labels, logits, *rest[:-1])
     metrics["below"] = Found.read(reports).gain(made)
-    write(folder, metrics, history, labels, logits, *rest)
+    with contextlib.nullcontext() if draws else undrawn():
+        write(folder, metrics, history, labels, logits, *rest)
     return metrics
 
 

@@ -18,6 +18,7 @@ from common.training import checkpoint, guards, loop
 from common.training.progress import check_unfinished
 from common.utils.errors import UserError
 from helpers.networks import built, fitted, quick, small_network, small_splits
+from helpers.processes import Started
 from helpers.projects import NAMES, PROJECT, copy_project, inside, python
 
 TINY = ["--offline", "--data.limit=200", "--train.epochs=3", "--train.batch_size=32"]
@@ -171,10 +172,13 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path):
     before = {path.name: path.read_bytes() for path in folder.glob("*.pt")}
     script = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2**24,) * 2)"
     script += "; sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
-    command = [sys.executable, "-c", script, f"{NAMES[0]}/run.py", *TINY, "--train.lr=0.1"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert re.search(r"last.pt: cannot be written \(.*\); what was there is whole", done.stderr)
+    (tmp_path / "limited.py").write_text(script)
+    command = tmp_path / "limited.py", f"{NAMES[0]}/run.py", *TINY, "--train.lr=0.1"
+    done = Started(project, *command)
+    status = done.wait()
+    complaints = done.text()[1]
+    assert status == 2 and complaints.count("\n") == 1, complaints
+    assert re.search(r"last.pt: cannot be written \(.*\); what was there is whole", complaints)
     assert {path.name: path.read_bytes() for path in folder.glob("*.pt*")} == before
 
 
@@ -240,10 +244,12 @@ def test_a_run_that_cannot_be_leaves_what_is_there(tmp_path, cause):
         script = "import runpy, shutil, sys; usage = shutil.disk_usage('.')"
         script += "; shutil.disk_usage = lambda _: usage._replace(free=2**20)" * (cause == "full")
         script += "; sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
-        command = [sys.executable, "-c", script, f"{NAMES[0]}/run.py", *TINY]
-        done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+        (tmp_path / "full.py").write_text(script)
+        done = Started(project, tmp_path / "full.py", f"{NAMES[0]}/run.py", *TINY)
+        status = done.wait()
+        complaints = done.text()[1]
     words = {"held": f"at work here (process {os.getpid()})", "full": "1 MiB free, and a run's"}
-    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert words[cause] in done.stderr
+    assert status == 2 and complaints.count("\n") == 1, complaints
+    assert words[cause] in complaints
     new = set(project.rglob("*")) - set(before)
     assert not [path for path in new if "__pycache__" not in path.parts and path.is_file()]
