@@ -24,7 +24,7 @@ from helpers.projects import NAMES, PROJECT, copy_project, python
 
 BASELINES = sorted((PROJECT / NAMES[0] / "baselines").glob("*.yaml"))
 IDS = [file.stem for file in BASELINES]
-LIGHT = ("mlp", "cnn_small", "cnn", "resnet18")  # the others' audits are slow proofs
+LIGHT = ("mlp", "cnn_small", "cnn")  # the others' audits are slow proofs
 LIGHT_FIRST = [
     file if file.stem in LIGHT else pytest.param(file, marks=pytest.mark.slow) for file in BASELINES
 ]
@@ -209,7 +209,13 @@ def test_a_level_of_another_network_is_run_and_graded(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "file", [f for f in BASELINES if load_config(f).network.weights != "none"], ids=lambda f: f.stem
+    "file",
+    [
+        f if f.stem == "densenet121" else pytest.param(f, marks=pytest.mark.slow)
+        for f in BASELINES
+        if load_config(f).network.weights != "none"
+    ],
+    ids=lambda f: f.stem,
 )
 def test_what_needs_downloaded_weights_runs_end_to_end_with_random_ones(file, tmp_path):
     config = load_config(file)

@@ -75,8 +75,11 @@ def same_curve(one, two, keys=("train_loss", "val_loss")):
 
 @pytest.mark.parametrize(
     ("level", "options"),
-    [(NAMES[0], []), (NAMES[2], [FROZEN]), (NAMES[1], GRADUAL)],
-    ids=["level1", "level3", "gradual"],
+    [
+        pytest.param(NAMES[0], [], marks=pytest.mark.slow, id="level1"),
+        pytest.param(NAMES[2], [FROZEN], marks=pytest.mark.slow, id="level3"),
+        pytest.param(NAMES[1], GRADUAL, id="gradual"),
+    ],
 )
 def test_two_processes_have_ones_loss_curve(tmp_path, level, options):
     alone, two = without_dropout(tmp_path / "alone"), without_dropout(tmp_path / "two")
@@ -95,6 +98,7 @@ def test_two_processes_have_ones_loss_curve(tmp_path, level, options):
     assert b["command"].startswith(f"torchrun --nproc-per-node 2 {level}/run.py --offline")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
     level, script = NAMES[1], [f"{NAMES[1]}/run.py", *TINY, FROZEN]
     whole, project = copy_project(tmp_path / "whole"), copy_project(tmp_path / "project")
@@ -162,7 +166,7 @@ def test_batch_norm_that_trains_is_synchronised_on_gpus():
     assert list(network.state_dict()) == names and network.frozen_hash() == frozen
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_exchanges(count, tmp_path):
     text = finished(torchrun(PROJECT, count, PROJECT / "tests/helpers/several.py", tmp_path))
     assert text.count("all as it should be") == count
@@ -171,7 +175,7 @@ def test_exchanges(count, tmp_path):
 # ---- what ends a run ----
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_killed_process_ends_the_others(tmp_path, rank):
     project = copy_project(tmp_path / "project")
     run = torchrun(project, 2, f"{NAMES[0]}/run.py", *TINY, "--train.epochs=5000")
@@ -196,7 +200,26 @@ def test_a_killed_process_ends_the_others(tmp_path, rank):
     assert len(content["history"]) >= 1, "and the last whole epoch is there"
 
 
-def test_errors_are_said_once(tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--train.epohcs=3"], "unknown option '--train.epohcs'; did you mean 'train.epochs'"),
+        pytest.param(["--network.weights=gone.pth"], "no file gone.pth", marks=pytest.mark.slow),
+        pytest.param(
+            ["--train.device=cuda:0"],
+            "several processes take auto, cpu or cuda, not cuda:0",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["--train.batch_size=3"],
+            "each of 2 processes needs at least 2 pictures a step",
+            marks=pytest.mark.slow,
+        ),
+        (["--ranks_lr"], "processes 0 and 1 differ in their options; give every machine the same"),
+    ],
+    ids=["option", "weights", "device", "batch", "differ"],
+)
+def test_errors_are_said_once(tmp_path, arguments, words):
     project, ranks = copy_project(tmp_path / "project"), tmp_path / "ranks.py"
     ranks.write_text(
         "import os, runpy, sys\n"
@@ -205,18 +228,11 @@ def test_errors_are_said_once(tmp_path):
         f"sys.argv = [{f'{NAMES[0]}/run.py'!r}, *options]\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
-    for arguments, words in [
-        (["--train.epohcs=3"], "unknown option '--train.epohcs'; did you mean 'train.epochs'"),
-        (["--network.weights=gone.pth"], "no file gone.pth"),
-        (["--train.device=cuda:0"], "several processes take auto, cpu or cuda, not cuda:0"),
-        (["--train.batch_size=3"], "each of 2 processes needs at least 2 pictures a step"),
-        (["--ranks_lr"], "processes 0 and 1 differ in their options; give every machine the same"),
-    ]:
-        run = torchrun(project, 2, ranks, *TINY, *arguments)
-        text, _ = run.communicate(timeout=120)
-        lines = [line for line in text.splitlines() if "error: " in line and "Error" not in line]
-        assert run.returncode != 0 and words in lines[0], text
-        assert [line for line in lines[1:] if "another process of this run" not in line] == [], text
+    run = torchrun(project, 2, ranks, *TINY, *arguments)
+    text, _ = run.communicate(timeout=120)
+    lines = [line for line in text.splitlines() if "error: " in line and "Error" not in line]
+    assert run.returncode != 0 and words in lines[0], text
+    assert [line for line in lines[1:] if "another process of this run" not in line] == [], text
 
 
 def test_commands_for_one_process_say_so(monkeypatch, capsys):
