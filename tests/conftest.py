@@ -4,21 +4,23 @@ And what all test files share: a fixture, and pytest's words for the helpers' as
 """
 
 import logging
+import os
 import signal
 
 import pytest
-from hypothesis import HealthCheck, settings
+from filelock import FileLock
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 # the same examples each time, however slow the machine
-settings.register_profile(
-    "steady",
-    derandomize=True,
-    database=None,
-    deadline=None,
-    max_examples=80,
-    suppress_health_check=list(HealthCheck),
-)
-settings.load_profile("steady")
+for name, count in (("quick", 30), ("proof", 600)):
+    settings.register_profile(
+        name,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        max_examples=count,
+        suppress_health_check=list(HealthCheck),
+    )
 pytest.register_assert_rewrite("helpers.projects", "helpers.refusals", "helpers.reports")
 
 
@@ -26,9 +28,19 @@ def pytest_addoption(parser):
     parser.addoption("--run-slow", action="store_true", help="run the tests marked slow alone")
 
 
+def pytest_configure(config):
+    settings.load_profile("proof" if config.getoption("--run-slow") else "quick")
+
+
+def is_in_tier(item, slow):
+    """Whether a test is a fast or a slow one; Hypothesis's are both, with few examples and many."""
+    marked = item.get_closest_marker("slow") is not None
+    return marked == slow or (slow and is_hypothesis_test(getattr(item, "obj", None)))
+
+
 def pytest_collection_modifyitems(config, items):
     slow = config.getoption("--run-slow")
-    left_out = [item for item in items if bool(item.get_closest_marker("slow")) != slow]
+    left_out = [item for item in items if not is_in_tier(item, slow)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 
@@ -58,12 +70,35 @@ def written(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def coursed(tmp_path_factory):
-    """A copy of the project in which the course has run on some digits; `printed`, `reports`."""
-    from helpers.projects import copy_project, python
+def made_once(tmp_path_factory):
+    """A function: a name, and what makes a folder -> the folder, one for all test processes."""
+    place = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
 
-    tiny = ["--offline", "--data.limit=120", "--train.epochs=1", "--network.image_size=32"]
-    project = copy_project(tmp_path_factory.mktemp("course") / "project")
-    project.printed = python("-m", "common.course", *tiny, "--audit=false", cwd=project)
+    def made_once(name, make):
+        folder, made = place / name, place / f"{name}.made"
+        with FileLock(place / f"{name}.lock"):
+            if not made.exists():
+                make(folder)
+                made.touch()
+        return folder
+
+    return made_once
+
+
+@pytest.fixture(scope="session")
+def coursed(made_once):
+    """A project in which the course has run on some digits; `printed`, `reports`. Only to read."""
+    from helpers.projects import Place, copy_project, python
+
+    def make(folder):
+        tiny = ["--offline", "--data.limit=120", "--train.epochs=1", "--network.image_size=32"]
+        project = copy_project(folder)
+        text = python("-m", "common.course", *tiny, "--audit=false", cwd=project, draws=True)
+        (project / "printed.txt").write_text(text, encoding="utf-8")
+
+    project = Place(made_once("coursed", make))
+    project.printed = (project / "printed.txt").read_text(encoding="utf-8")
     project.reports = project / "runs/digits/reports"
     return project

@@ -5,7 +5,7 @@ import statistics as plain
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 from scipy.stats import binom, binomtest, norm
@@ -50,7 +50,6 @@ def outputs(draw, classes=(2, 12)):
 # ---- intervals ----
 
 
-@settings(max_examples=600)
 @given(shares(), LEVEL)
 def test_wilson_interval(share, level):
     correct, total = share
@@ -70,7 +69,6 @@ def test_wilson_interval(share, level):
     assert many[1] - many[0] < high - low, "more pictures, a narrower interval"
 
 
-@settings(max_examples=600)
 @given(FEW_OR_MANY, FEW_OR_MANY)
 @example(0, 0)
 def test_mcnemar_is_the_binomial_test(fixed, broken):
@@ -84,7 +82,6 @@ def test_mcnemar_is_the_binomial_test(fixed, broken):
         assert mcnemar_exact(fixed + 1, broken) <= p * (1 + 1e-9) + 1e-300  # or it underflows
 
 
-@settings(max_examples=600)
 @given(TABLE, LEVEL)
 @example((1, 0, 0, 0), 0.95)
 @example((0, 1, 0, 0), 0.95)
@@ -103,7 +100,6 @@ def test_paired_interval(table, level):
     assert wider[0] <= low + slack and high <= wider[1] + slack
 
 
-@settings(max_examples=600)
 @given(st.integers(1, 60), st.integers(2, 5), st.integers(0, 2**32))
 def test_a_comparison_of_two_networks(n, classes, seed):
     random = np.random.default_rng(seed)
@@ -133,7 +129,6 @@ def nll(logits, labels, temperature=1.0):
     return -np.mean([row[y] for row, y in zip(scaled, labels, strict=True)])
 
 
-@settings(max_examples=600)
 @given(outputs())
 def test_a_fitted_temperature_never_makes_it_worse(output):
     logits, labels = output
@@ -149,7 +144,6 @@ def test_a_fitted_temperature_never_makes_it_worse(output):
     )
 
 
-@settings(max_examples=600)
 @given(outputs(), st.integers(1, 30))
 def test_calibration_error_by_its_definition(output, bins):
     logits, labels = output
@@ -173,7 +167,6 @@ def test_calibration_error_by_its_definition(output, bins):
 
 
 @pytest.mark.filterwarnings("ignore")  # of scikit-learn, about classes that nobody names
-@settings(max_examples=600)
 @given(outputs(classes=(2, 16)), st.none() | st.floats(0.05, 20))
 def test_a_description_stays_in_its_ranges_and_knows_no_order(output, temperature):
     logits, labels = output
@@ -198,7 +191,6 @@ def test_a_description_stays_in_its_ranges_and_knows_no_order(output, temperatur
     assert again == pytest.approx(got, **CLOSE)
 
 
-@settings(max_examples=600)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
 def test_a_summary_of_seeds(values):
     got = summarise(values)

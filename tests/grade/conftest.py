@@ -23,23 +23,26 @@ log = logging.getLogger("rungs")
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory):
+def pictures(made_once):
     """Four classes that differ in colour, 60 pictures each to train on and 25 to test on."""
-    root = tmp_path_factory.mktemp("pictures")
-    return make_picture_folder(root, ["cat", "dog", "eel", "fox"], 60, TOTAL // 4)
+    classes = ["cat", "dog", "eel", "fox"]
+    return made_once("pictures", lambda root: make_picture_folder(root, classes, 60, TOTAL // 4))
 
 
 @pytest.fixture(scope="session")
-def handed_in(tmp_path_factory, pictures):
+def handed_in(made_once, pictures):
     """A project with runs: the four levels, and level 4 again as its reader's own."""
-    project = copy_project(tmp_path_factory.mktemp("handed_in") / "project")
-    shutil.copytree(project / NAMES[3], project / MINE)
-    python("-m", "common.course", *TINY, f"--data.root={pictures}", cwd=project)
-    for last in project.glob("runs/*/*/last.pt"):
-        last.unlink()
-    for file in (project / "common").rglob("*.py"):  # the grader has its own
-        file.write_text("raise SystemExit('not the grader')\n", encoding="utf-8")
-    return project
+
+    def make(folder):
+        project = copy_project(folder)
+        shutil.copytree(project / NAMES[3], project / MINE)
+        python("-m", "common.course", *TINY, f"--data.root={pictures}", cwd=project)
+        for last in project.glob("runs/*/*/last.pt"):
+            last.unlink()
+        for file in (project / "common").rglob("*.py"):  # the grader has its own
+            file.write_text("raise SystemExit('not the grader')\n", encoding="utf-8")
+
+    return made_once("handed_in", make)
 
 
 @pytest.fixture(scope="session")
