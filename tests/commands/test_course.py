@@ -19,6 +19,8 @@ from common.training import fit
 from helpers.projects import NAMES, copy_project, inside, python
 from helpers.reports import Reports, write_ladder
 
+pytestmark = pytest.mark.xdist_group("course")  # one process makes what they share
+
 TINY = [
     "--offline",
     "--data.limit=60",

@@ -16,6 +16,8 @@ from helpers.makers import make_cifar_archive, write_sitecustomize
 from helpers.projects import NAMES, copy_project, python
 from helpers.reports import Reports
 
+pytestmark = pytest.mark.xdist_group("ladder")  # one process makes what they share
+
 TRAINS = [["head"], ["layer4", "head"], ["layer4", "head"], ["layer3", "layer4", "head"]]
 REPORT = {"metrics.json", "history.json", "predictions.npz", "report.md"}
 REPORT |= {"training_curves.png", "confusion_matrix.png"}

@@ -15,6 +15,8 @@ from common.utils.errors import UserError
 from helpers.networks import built, quick, small_network, small_splits
 from helpers.projects import NAMES, copy_project, inside, python
 
+pytestmark = pytest.mark.xdist_group("tools")  # one process makes what they share
+
 TINY = ["--data.name=digits", "--data.limit=60", "--train.epochs=1", "--audit=false"]
 
 

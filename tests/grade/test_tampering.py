@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from common.config import DataConfig
@@ -16,6 +17,8 @@ from common.training.checkpoint import read_checkpoint
 from common.utils.errors import UserError
 from helpers.handed_in import MINE, TOTAL, best, change_metrics, write
 from helpers.projects import NAMES
+
+pytestmark = pytest.mark.xdist_group("grade")  # one process has run the networks
 
 NETWORKS = sandbox.test_logits  # as it is, whatever a test makes of it
 

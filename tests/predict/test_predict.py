@@ -24,6 +24,8 @@ from helpers.browser import Watched, browser, screenshot
 from helpers.projects import NAMES, inside, python
 from helpers.reports import own_runs
 
+pytestmark = pytest.mark.xdist_group("predict")  # one process makes what they share
+
 
 @pytest.fixture(scope="module")
 def chromium():

@@ -8,6 +8,8 @@ from helpers.browser import Watched, browser, screenshot
 from helpers.projects import NAMES
 from helpers.reports import own_runs
 
+pytestmark = pytest.mark.xdist_group("page")  # one process makes what they share
+
 
 @pytest.fixture(scope="module")
 def chromium():

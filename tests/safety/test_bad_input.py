@@ -27,6 +27,8 @@ from helpers.makers import patched_checksums
 from helpers.projects import PROJECT, copy_project, inside
 from helpers.refusals import LEVELS, TINY, one_line
 
+pytestmark = pytest.mark.xdist_group("bad input")  # one process makes what they share
+
 SMALL = [*TINY, "--network.weights=none", "--network.arch={cnn: {depth: 4, width: 4}}"]
 SMALL += ["--network.trainable=[head]"]
 TABLES = {

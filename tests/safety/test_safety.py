@@ -18,6 +18,8 @@ from common.utils.errors import UserError
 from helpers.makers import make_cifar_archive, make_picture_folder, patched_checksums
 from helpers.projects import NAMES, PROJECT, copy_project, python
 
+pytestmark = pytest.mark.xdist_group("safety")  # one process makes what they share
+
 # ---- configs ----
 
 
