@@ -13,7 +13,7 @@ from common.config import load_config
 from common.training import checkpoint
 from common.utils.files import file_hash
 from helpers.makers import make_cifar_archive, write_sitecustomize
-from helpers.projects import NAMES, copy_project, python
+from helpers.projects import NAMES, copy_project, fresh_python
 from helpers.reports import Reports
 
 pytestmark = pytest.mark.xdist_group("ladder")  # one process makes what they share
@@ -41,7 +41,9 @@ def plain(tmp_path_factory):
     environment = {"TORCH_HOME": str(place / "torch"), "PYTHONPATH": str(place / "site")}
     elsewhere = place / "elsewhere"
     elsewhere.mkdir()
-    printed = [python(project / name / "run.py", cwd=elsewhere, **environment) for name in NAMES]
+    printed = [
+        fresh_python(project / name / "run.py", cwd=elsewhere, **environment) for name in NAMES
+    ]
     assert list(elsewhere.iterdir()) == [], "nothing is left where the user stands"
     reports = Reports(project / "runs/cifar-10/reports")
     reports.project, reports.weights, reports.printed = project, weights, printed

@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -38,6 +40,20 @@ def python(*arguments, cwd, draws=False, **environment):
     assert status == 0, text + complaints
     assert "Traceback" not in complaints
     return text
+
+
+def fresh_python(*arguments, cwd, **environment):
+    """A process of Python's own start, as a user's; it must end well. Returns its stdout."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=os.environ | environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
 
 
 @contextlib.contextmanager
