@@ -111,10 +111,14 @@ class Experiment:
         if self.processes.first:
             if self.config.audit:
                 audit(AuditContext(self.config, build_network, self.data, self.runtime))
-            settings = yaml_files.write(self.config.settings())
-            (self.folder / "config.yaml").write_text(settings, encoding="utf-8")
-            self.logbook.begin()
+            self._begin()
         self.processes.barrier()
+
+    def _begin(self) -> None:
+        """Write the settings, and from now on the log; until here nothing of the folder changed."""
+        settings = yaml_files.write(self.config.settings())
+        (self.folder / "config.yaml").write_text(settings, encoding="utf-8")
+        self.logbook.begin()
 
     def report(self, network: StagedNetwork, history: list[dict], results: Results) -> dict:
         """Write this run's report, on the first process; returns the metrics."""
@@ -150,6 +154,7 @@ class Experiment:
         }
         if not self.processes.first:
             return metrics
+        self._begin()  # a level without `run.audit` has not begun yet
         run = Run(
             self.reports / self.name,
             metrics,
