@@ -55,34 +55,32 @@ INTERVAL = Kind(
 )
 VERDICT = Kind("gain, loss or not shown", lambda value: value in ("gain", "loss", "not shown"))
 
+
+def _each(kind: object, *names: str) -> dict[str, object]:
+    return dict.fromkeys(names, kind)
+
+
 # Key -> kind. A key with ? may be missing; a list is one of such, a tuple any of these kinds.
 SCORE = {"correct": COUNT, "total": SOME, "accuracy": SHARE, "loss": NUMBER}
 GAIN = {
+    **_each(COUNT, "fixed", "broken"),
+    **_each(NUMBER, "gain", "p_value"),
     "level": TEXT,
-    "gain": NUMBER,
     "interval": INTERVAL,
-    "p_value": NUMBER,
-    "fixed": COUNT,
-    "broken": COUNT,
     "verdict": VERDICT,
 }
 DETAIL = {
+    **_each(NUMBER, "macro_f1", "nll", "ece", "nll_scaled", "ece_scaled"),
     "interval": INTERVAL,
-    "macro_f1": NUMBER,
     "recall": [(NUMBER, NOTHING)],
-    "top5": (NUMBER, NOTHING),
-    "nll": NUMBER,
-    "ece": NUMBER,
     "temperature": POSITIVE,
-    "nll_scaled": NUMBER,
-    "ece_scaled": NUMBER,
-    "seconds": {"test": POSITIVE, "test_single": POSITIVE},
+    "top5": (NUMBER, NOTHING),
+    "seconds": _each(POSITIVE, "test", "test_single"),
 }
 STAGE = {
+    **_each(COUNT, "parameters", "trained_parameters"),
     "name": TEXT,
     "output": [COUNT],
-    "parameters": COUNT,
-    "trained_parameters": COUNT,
     "trains": FLAG,
     "multiply_adds": OPERATIONS,
 }
@@ -94,60 +92,43 @@ SETTINGS = {  # what pages show of a run's options; a report by hand may lack an
         "start_from": (TEXT, NOTHING),
     },
     "train?": {
+        **_each(POSITIVE, "lr", "weight_decay"),
         "epochs": COUNT,
         "batch_size": SOME,
-        "optimizer": TEXT,
-        "lr": POSITIVE,
-        "weight_decay": POSITIVE,
-        "schedule": STEP,
         "label_smoothing": NUMBER,
+        "optimizer": TEXT,
+        "schedule": STEP,
     },
     "augment?": [STEP],
     "benchmarks?": [{"data": TEXT, "weights": TEXT, "image_size": COUNT, "accuracy": NUMBER}],
 }
 METRICS = {
-    "level": TEXT,
-    "config": TEXT,
+    **_each(TEXT, "level", "config", "tta", "command"),
+    **_each(COUNT, "image_size", "parameters", "trained_parameters", "epochs"),
+    **_each(SCORE, "train", "val", "test", "test_single"),
+    **_each({}, "machine", "versions"),
     "seed": _number(0, 2**63, whole=True),
     "data": {
-        "title": TEXT,
-        "fingerprint": TEXT,
-        "split": TEXT,
+        **_each(TEXT, "title", "fingerprint", "split"),
+        **_each(COUNT, "train", "val", "test", "skipped"),
         "classes": _number(1, CLASSES, whole=True),
-        **dict.fromkeys(("train", "val", "test", "skipped"), COUNT),
     },
     "weights": {"name": TEXT, "sha256": (TEXT, NOTHING)},
-    "image_size": COUNT,
     "trainable": [TEXT],
-    "parameters": COUNT,
-    "trained_parameters": COUNT,
-    "epochs": COUNT,
+    "network?": [STAGE],  # not in earlier reports
     "best_epoch": SOME,
-    "train": SCORE,
-    "val": SCORE,
-    "test": SCORE,
-    "test_single": SCORE,
-    "tta": TEXT,
-    "frozen": {"before": TEXT, "after": TEXT},
+    "frozen": _each(TEXT, "before", "after"),
     "below": (GAIN, NOTHING),
     "detail": DETAIL,
-    "network?": [STAGE],  # not in earlier reports
     "seconds": POSITIVE,
-    "command": TEXT,
     "commit": (TEXT, NOTHING),
-    "machine": {},
-    "versions": {},
     "settings": SETTINGS,
 }
 EPOCH = {
     "epoch": SOME,
-    "lr": POSITIVE,
-    "train_loss": NUMBER,
-    "train_accuracy": SHARE,
-    "val_loss": NUMBER,
-    "val_accuracy": SHARE,
-    "seconds": POSITIVE,
-    "pictures_per_second": POSITIVE,
+    **_each(POSITIVE, "lr", "seconds", "pictures_per_second"),
+    **_each(NUMBER, "train_loss", "val_loss"),
+    **_each(SHARE, "train_accuracy", "val_accuracy"),
 }
 ARRAYS = {"labels": "i", "predictions": "i", "single": "i", "logits": "f", "classes": "U"}
 
