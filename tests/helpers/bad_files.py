@@ -149,7 +149,7 @@ FIGURES = [  # what one level's figures cannot be, and how that is said
     (lambda m: {"below": 3}, "'below' must be a mapping, not '3'"),
     (lambda m: {"settings": m["settings"] | {"augment": {3: [1]}}}, "'settings.augment' must be"),
     (lambda m: {"settings": m["settings"] | {"augment": [{}]}}, "'settings.augment.0' must be"),
-    (lambda m: {"below": {"level": "level0_x"}}, "'below.gain' is missing"),
+    (lambda m: {"below": {"level": "level0_x"}}, "'below.fixed' is missing"),
     (lambda m: {"commit": 3}, "'commit' must be a text"),
     (lambda m: {"command": "\ud800"}, "not JSON", "surrogates"),
     (lambda m: {"frozen": {}}, "'frozen.before' is missing"),
