@@ -14,13 +14,15 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ActionConfigFile, ArgumentParser
+from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
 
 from common.config import yaml_files
 from common.config.ranges import broken_rules
 from common.config.schema import LevelConfig, Step
 from common.utils.errors import UserError, nearest
 from common.utils.paths import expanded
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)  # help stands under its field
 
 OFFLINE = ["--data.name", "digits", "--network.weights", "tiny-imagenet"]
 HELP = """\

@@ -15,114 +15,102 @@ Step = str | dict[str, dict[str, Any] | None]
 
 @dataclass
 class DataConfig:
-    """Pictures.
-
-    Attributes:
-        name: cifar10, cifar100, cifar100_coarse (its 20 coarse labels), digits, or folder
-            (train/<class>/*, test/<class>/*)
-        root: the folder of pictures; for CIFAR where its archive lies or goes (default: data/)
-        title: what reports call the data (default: the data set's or the folder's name)
-        mirror: whether a mirrored picture keeps its label (default: no for digits, else yes)
-        stored_size: side in pixels at which pictures are kept, and augmented (default: the
-            pictures' common size, else the network's input size)
-        split_seed: seed of the train/val split; the same for all levels and seeds
-        val_fraction: share of the training pictures set aside to choose with
-        limit: use at most this many training (val included) and this many test pictures
-        skip_unreadable: skip and count unreadable pictures instead of stopping
-    """
+    """Pictures."""
 
     name: Literal["cifar10", "cifar100", "cifar100_coarse", "folder", "digits"] = "cifar10"
+    """cifar10, cifar100, cifar100_coarse (its 20 coarse labels), digits, or folder
+    (train/<class>/*, test/<class>/*)"""
     root: str | None = None
+    """the folder of pictures; for CIFAR where its archive lies or goes (default: data/)"""
     title: str | None = None
+    """what reports call the data (default: the data set's or the folder's name)"""
     mirror: bool | None = None
+    """whether a mirrored picture keeps its label (default: no for digits, else yes)"""
     stored_size: Annotated[int | None, whole(1, SIDE)] = None
+    """side in pixels at which pictures are kept, and augmented (default: the pictures' common
+    size, else the network's input size)"""
     split_seed: Annotated[int, whole(0, 2**32 - 1)] = 0
+    """seed of the train/val split; the same for all levels and seeds"""
     val_fraction: Annotated[float, PART] = 0.2
+    """share of the training pictures set aside to choose with"""
     limit: Annotated[int | None, whole(1)] = None
+    """use at most this many training (val included) and this many test pictures"""
     skip_unreadable: bool = False
+    """skip and count unreadable pictures instead of stopping"""
 
 
 @dataclass
 class NetworkConfig:
-    """Network.
-
-    Attributes:
-        arch: the backbone's name in common/models/backbones.py, with or without options
-        weights: imagenet, tiny-imagenet (bundled), none, or a .pth or .safetensors file
-        weights_title: what reports call the weights (default: their name, or the file's)
-        image_size: side in pixels of the network's input (default: what suits the weights)
-        trainable: the stages that train, by name; all else is frozen
-        taps: the stages that the head reads (default: the level's own choice)
-        start_from: a level whose best checkpoint of the same seed is the starting point
-    """
+    """Network."""
 
     arch: Step = "resnet18"
+    """the backbone's name in common/models/backbones.py, with or without options"""
     weights: str = "imagenet"
+    """imagenet, tiny-imagenet (bundled), none, or a .pth or .safetensors file"""
     weights_title: str | None = None
+    """what reports call the weights (default: their name, or the file's)"""
     image_size: Annotated[int | None, whole(32, SIDE)] = None
+    """side in pixels of the network's input (default: what suits the weights)"""
     trainable: Annotated[list[str], STAGES] = field(default_factory=lambda: ["head"])
+    """the stages that train, by name; all else is frozen"""
     taps: list[str] | None = None
+    """the stages that the head reads (default: the level's own choice)"""
     start_from: str | None = None
+    """a level whose best checkpoint of the same seed is the starting point"""
 
 
 @dataclass
 class TrainConfig:
-    """Training.
-
-    Attributes:
-        epochs: passes over the training pictures
-        batch_size: pictures a step
-        optimizer: adam, adamw, or sgd (Nesterov momentum 0.9)
-        lr: learning rate, the peak where a schedule moves it
-        weight_decay: L2 penalty of adam and sgd; decoupled for adamw
-        schedule: constant, cosine, one_cycle (with warm-up), plateau (on val loss), gradual (stage
-            by stage from the head down), each with parameters, layer_decay among them
-        label_smoothing: share of the target spread over all classes
-        clip_norm: largest norm of the gradient (default: not clipped)
-        ema: share that a moving average of the weights keeps at a step, e.g. 0.999; val, test and
-            the checkpoint are the average's (default: none)
-        early_stopping: epochs without a better val accuracy before it stops (default: never)
-        freeze_batch_norm: batch norm in the stages that train stays frozen: its running statistics
-            normalise, its scale and shift do not move
-        precision: auto (the fastest that the device does in hardware), float32, bfloat16, float16
-        device: auto, cpu, cuda, cuda:1, mps
-        threads: CPU threads (default: OMP_NUM_THREADS, else all cores)
-        compile: compile the network by torch.compile: a minute or two at the start, for faster
-            steps on a GPU; with `fast` only
-        deterministic: on a GPU, too, the same seed gives the same bits; slower there
-    """
+    """Training."""
 
     epochs: Annotated[int, whole(1)] = 5
+    """passes over the training pictures"""
     batch_size: Annotated[int, whole(1, 2**31 - 1)] = 128
+    """pictures a step"""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    """adam, adamw, or sgd (Nesterov momentum 0.9)"""
     lr: Annotated[float, POSITIVE] = 1e-3
+    """learning rate, the peak where a schedule moves it"""
     weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
+    """L2 penalty of adam and sgd; decoupled for adamw"""
     schedule: Step = "constant"
+    """constant, cosine, one_cycle (with warm-up), plateau (on val loss), gradual (stage by stage
+    from the head down), each with parameters, layer_decay among them"""
     label_smoothing: Annotated[float, SHARE] = 0.0
+    """share of the target spread over all classes"""
     clip_norm: Annotated[float | None, POSITIVE] = None
+    """largest norm of the gradient (default: not clipped)"""
     ema: Annotated[float | None, PART] = None
+    """share that a moving average of the weights keeps at a step, e.g. 0.999; val, test and the
+    checkpoint are the average's (default: none)"""
     early_stopping: Annotated[int | None, whole(1)] = None
+    """epochs without a better val accuracy before it stops (default: never)"""
     freeze_batch_norm: bool = False
+    """batch norm in the stages that train stays frozen: its running statistics normalise, its
+    scale and shift do not move"""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto (the fastest that the device does in hardware), float32, bfloat16, float16"""
     device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps"""
     threads: Annotated[int | None, whole(1, 1024)] = None
+    """CPU threads (default: OMP_NUM_THREADS, else all cores)"""
     compile: bool = False
+    """compile the network by torch.compile: a minute or two at the start, for faster steps on a
+    GPU; with `fast` only"""
     deterministic: bool = False
+    """on a GPU, too, the same seed gives the same bits; slower there"""
 
 
 @dataclass
 class TestConfig:
-    """Test.
-
-    Attributes:
-        tta: test-time augmentation: none, flip (the picture and its mirror image), shifts
-            (the picture and its four one-pixel shifts), flip_shifts (both: ten); where
-            data.mirror is false, either becomes shifts
-    """
+    """Test."""
 
     __test__ = False  # not a test case, whatever pytest thinks of the name
 
     tta: Literal["none", "flip", "shifts", "flip_shifts"] = "none"
+    """test-time augmentation: none, flip (the picture and its mirror image), shifts (the picture
+    and its four one-pixel shifts), flip_shifts (both: ten); where data.mirror is false, either
+    becomes shifts"""
 
 
 @dataclass
@@ -142,37 +130,34 @@ BESIDE |= {"benchmarks", "data.title", "network.weights_title"}
 
 @dataclass
 class LevelConfig:
-    """Run.
-
-    Attributes:
-        augment: what is done to a training batch: named steps with parameters, in order
-        benchmarks: the accuracies in percent that runs on given data and weights are held to
-        seed: decides the new layers' start, the batches' order, augmentation and dropout
-        seeds: run once with each of these seeds, e.g. --seeds 0 1 2
-        resume: go on with this level's unfinished run
-        anew: start over where this config has an unfinished run
-        audit: look for the classic training bugs before the run
-        log: tensorboard writes each epoch for `tensorboard --logdir runs` while it trains
-        fast: fold and run the frozen stages once where that is exact; false: the plain way
-        reports: folder for the reports (default: beside the run, in runs/<title>/reports)
-        summary: print the network stage by stage, and stop
-    """
+    """Run."""
 
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     augment: list[Step] = field(default_factory=list)
+    """what is done to a training batch: named steps with parameters, in order"""
     train: TrainConfig = field(default_factory=TrainConfig)
     test: TestConfig = field(default_factory=TestConfig)
     benchmarks: list[Benchmark] = field(default_factory=list)
+    """the accuracies in percent that runs on given data and weights are held to"""
     seed: Annotated[int, whole(0)] = 0
+    """decides the new layers' start, the batches' order, augmentation and dropout"""
     seeds: Annotated[list[int] | None, SEEDS] = None
+    """run once with each of these seeds, e.g. --seeds 0 1 2"""
     resume: bool = False
+    """go on with this level's unfinished run"""
     anew: bool = False
+    """start over where this config has an unfinished run"""
     audit: bool = True
+    """look for the classic training bugs before the run"""
     log: Literal["none", "tensorboard"] = "none"
+    """tensorboard writes each epoch for `tensorboard --logdir runs` while it trains"""
     fast: bool = True
+    """fold and run the frozen stages once where that is exact; false: the plain way"""
     reports: str | None = None
+    """folder for the reports (default: beside the run, in runs/<title>/reports)"""
     summary: bool = False
+    """print the network stage by stage, and stop"""
 
     file: Path = field(init=False, default=PROJECT / "config.yaml")  # the YAML it came from
 
