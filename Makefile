@@ -26,10 +26,10 @@ bench: setup ## time every level against the plain pipeline, 2,000 digits (some 
 	@$(BIN)/python -m common.bench --quick --offline --reports runs/bench
 
 test: .venv/ready-test ## the tests, in two processes of one thread each, and what they cover
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 proof: .venv/ready-test ## the slow tests: minutes to an hour
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --run-slow -n 2 --dist loadgroup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --run-slow -n 2 --dist load
 
 audit-table: .venv/ready-test ## write reports/audit.md anew: what the audit catches
 	@$(BIN)/python tests/helpers/planted_bugs.py > reports/audit.md

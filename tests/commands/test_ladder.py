@@ -1,4 +1,7 @@
-"""The four scripts without any option, end to end: as a user runs them, and what they leave."""
+"""The four scripts, end to end: as a user runs them, and what they leave.
+
+Without any option but one: the audit of each level is tested by itself.
+"""
 
 import json
 import pickle
@@ -24,7 +27,7 @@ REPORT |= {"training_curves.png", "confusion_matrix.png"}
 FIXED = {"schema", "level", "config", "seed", "data", "weights", "image_size", "trainable"}
 FIXED |= {"epochs", "best_epoch", "train", "val", "test", "test_single", "frozen", "below"}
 FIXED |= {"seconds", "command", "commit", "machine", "versions"}
-FURTHER = {"parameters", "trained_parameters", "tta", "detail", "settings"}
+FURTHER = {"network", "parameters", "trained_parameters", "tta", "detail", "settings"}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,8 @@ def plain(tmp_path_factory):
     elsewhere = place / "elsewhere"
     elsewhere.mkdir()
     printed = [
-        fresh_python(project / name / "run.py", cwd=elsewhere, **environment) for name in NAMES
+        fresh_python(project / name / "run.py", "--audit=false", cwd=elsewhere, **environment)
+        for name in NAMES
     ]
     assert list(elsewhere.iterdir()) == [], "nothing is left where the user stands"
     reports = Reports(project / "runs/cifar-10/reports")
@@ -60,7 +64,7 @@ def test_level_with_no_option(plain, number):
     assert (m["image_size"], m["trainable"]) == (224, trains)
     assert m["weights"] == {"name": "imagenet", "sha256": file_hash(plain.weights)}
     assert m["epochs"] == [5, 3, 3, 2][number - 1] and m["seconds"] > 0
-    assert m["command"] == f"python {name}/run.py"
+    assert m["command"] == f"python {name}/run.py --audit=false"
 
     classes, test_labels = archive_test_set(plain.project / "data")
     assert saved["classes"].tolist() == classes
