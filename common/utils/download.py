@@ -17,7 +17,7 @@ from common.utils.errors import NoNetwork, UserError
 
 log = logging.getLogger("rungs")
 
-ANSWER = 8  # seconds until a server answers, the search for its name among them
+ANSWER = 7  # seconds until a server answers, the search for its name among them
 SILENCE = 30  # seconds without a byte after which a download has failed
 
 

@@ -62,7 +62,7 @@ def test_names_that_are_looked_for_in_vain(run, monkeypatch, project, tmp_path):
     monkeypatch.setattr(download, "ANSWER", 1)
     begun = time.monotonic()
     code, said, text = run(3)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 20
     archive = project / "data/cifar-10-python.tar.gz"
     weights = tmp_path / "torch/hub/checkpoints/resnet18-f37072fd.pth"
     one_line(code, text, archive, weights, "toronto.edu", "pytorch.org", "no answer in 1 seconds")

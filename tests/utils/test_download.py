@@ -97,7 +97,7 @@ def test_a_name_that_is_looked_for_in_vain(files, monkeypatch, tmp_path):
     begun = time.monotonic()
     with pytest.raises(NoNetwork, match="no answer in 0.3 seconds"):
         fetch(files)
-    assert time.monotonic() - begun < 5 and asked.call_count == 1
+    assert time.monotonic() - begun < 10 and asked.call_count == 1
 
 
 def test_a_place_that_cannot_be_written(files, monkeypatch, tmp_path):
