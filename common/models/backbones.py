@@ -231,18 +231,17 @@ def build_architecture(config: NetworkConfig) -> Architecture:
 def check_network(config: NetworkConfig) -> None:
     """What is wrong with a network by its config alone: tenths of a second, no picture is read.
 
+    Not the stages' names: an own level may build others.
+
     Raises:
-        UserError: an unknown network, option or stage; weights that are not there, unreadable or
-            another network's.
+        UserError: an unknown network or option; weights that are not there, unreadable or another
+            network's.
     """
     try:
         with torch.device("meta"):  # names and shapes without numbers
             architecture = build_architecture(config)
     except (NotImplementedError, RuntimeError):  # one that looks at its numbers while it is built
         architecture = build_architecture(config)
-    stages = [name for name, _, _ in architecture.stages]
-    check_stages("taps", config.taps or [], stages)
-    check_stages("trainable", config.trainable, [*stages, "head"])
     check_fit(architecture.network, architecture.classifier, config)
 
 

@@ -56,8 +56,9 @@ def read_settings(
         except (yaml.YAMLError, RecursionError, OSError, ValueError) as error:
             where = f"{place}: " if place else ""
             raise UserError(f"{where}settings that are none ({line(error)})") from error
-    config.seeds = config.reports = None
-    config.resume = False
+    config.seeds = config.reports = None  # how it was asked for is no matter here
+    config.resume = config.anew = config.audit = config.summary = False
+    config.log = "none"
     data, network = config.data, config.network
     if data.name == "folder":
         data.root = data_root or _here(data.root, project)

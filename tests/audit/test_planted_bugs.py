@@ -46,7 +46,9 @@ def test_bug_is_named(bug: Bug, folder):
         assert bug.check in ("shapes fit", "test is never read in training"), finding.line()
 
 
-@pytest.mark.parametrize("level", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "level", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3)), 4]
+)
 def test_no_false_alarm(level, folder):
     options = ["--network.weights", "tiny-imagenet"]
     failed = [f.line() for f in findings(str(level), options, None, folder) if not f.passed]

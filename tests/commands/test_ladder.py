@@ -31,7 +31,7 @@ FURTHER = {"network", "parameters", "trained_parameters", "tta", "detail", "sett
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory):
+def plain(tmp_path_factory, request):
     """Each run.py with no option, from another folder: CIFAR-10's format, torchvision's name."""
     place = tmp_path_factory.mktemp("plain")
     project = copy_project(place / "project")
@@ -46,7 +46,7 @@ def plain(tmp_path_factory):
     elsewhere.mkdir()
     printed = [
         fresh_python(project / name / "run.py", "--audit=false", cwd=elsewhere, **environment)
-        for name in NAMES
+        for name in (NAMES if request.config.getoption("--run-slow") else NAMES[:1])
     ]
     assert list(elsewhere.iterdir()) == [], "nothing is left where the user stands"
     reports = Reports(project / "runs/cifar-10/reports")
@@ -54,7 +54,10 @@ def plain(tmp_path_factory):
     return reports
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 4])
+SLOW = pytest.mark.slow  # at 224 px, minutes; the course on digits runs all four in the fast tier
+
+
+@pytest.mark.parametrize("number", [1, *(pytest.param(n, marks=SLOW) for n in (2, 3, 4))])
 def test_level_with_no_option(plain, number):
     name, trains = NAMES[number - 1], TRAINS[number - 1]
     m, saved = plain.metrics(name), plain.predictions(name)
@@ -100,6 +103,7 @@ def archive_test_set(data):
     return names, pickle.loads((folder / "test_batch").read_bytes())["labels"]
 
 
+@SLOW
 def test_frozen_means_frozen(plain):
     hashes = [plain.metrics(name)["frozen"] for name in NAMES]
     assert all(h["before"] == h["after"] and len(h["before"]) == 64 for h in hashes)
@@ -115,6 +119,7 @@ def test_frozen_means_frozen(plain):
                 assert changed == (part in trains), (name, key)
 
 
+@SLOW
 def test_gains_and_the_ladder_page(plain):
     assert plain.metrics(NAMES[0])["below"] is None
     for below, name in zip(NAMES, NAMES[1:], strict=False):
@@ -128,6 +133,7 @@ def test_gains_and_the_ladder_page(plain):
         assert f"{100 * accuracy:.1f}" in " ".join(row), row
 
 
+@SLOW
 def test_level_4_starts_from_level_3s_best(plain):
     best = torch.load(plain.folder.parent / NAMES[2] / "best.pt", weights_only=True)
     assert (

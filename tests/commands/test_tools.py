@@ -75,7 +75,7 @@ def test_the_steepest_place_is_suggested():
 def test_the_command_leaves_a_picture_and_nothing_else(tmp_path):
     project = copy_project(tmp_path / "project")
     options = ["--data.limit=200", "--audit=false", "--network.image_size=32"]
-    printed = python("-m", "common.find_lr", "1", "--offline", *options, cwd=project)
+    printed = python("-m", "common.find_lr", "1", "--offline", *options, cwd=project, draws=True)
     assert "a rate to try: " in printed and "(the config has 1.0e-03)" in printed
     (folder,) = (project / "runs/digits").glob("level*")
     assert {file.name for file in folder.iterdir()} == {

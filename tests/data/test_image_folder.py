@@ -220,6 +220,7 @@ def test_folder_errors(tmp_path, pictures):
     refused(pictures, f"test{os.sep}emu", "no readable picture", skip_unreadable=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL, reason="RUNGS_PICTURES names no folder with train/ and test/")
 def test_real_pictures_load_again_without_decoding(monkeypatch):
     first = folder(REAL)

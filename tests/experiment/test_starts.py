@@ -25,7 +25,7 @@ def reads(monkeypatch):
 
     monkeypatch.setattr(checkpoint, "load", counted)
     monkeypatch.setattr(experiment.Experiment, "report", lambda *_: {})
-    monkeypatch.setattr(experiment, "write_pages", lambda *_: None)
+    monkeypatch.setattr(experiment, "write_pages", lambda *_: ("", None))
     return names
 
 

@@ -132,6 +132,7 @@ def set_bar(project, name, row):
     write(file, f"{text}benchmarks:\n- {{{row}}}\n")
 
 
+@pytest.mark.slow
 def test_benchmark_of_an_added_level(copy, run, failures):
     set_bar(copy, MINE, "data: pets, weights: tiny-imagenet, image_size: 32, accuracy: 1")
     code, out, _ = run(copy)
@@ -187,6 +188,7 @@ def test_bad_input(copy, run, arguments, words):
     assert err.startswith("error: ") and words in err
 
 
+@pytest.mark.slow
 def test_data_root_says_where_the_pictures_are(copy, pictures, run, failures):
     elsewhere = shutil.copytree(pictures, copy.parent / "here")
     for file in copy.glob("runs/pets/reports/*/metrics.json"):

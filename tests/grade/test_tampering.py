@@ -74,6 +74,7 @@ def test_checkpoint_of_another_split(copy, pictures, failures):
     assert "data.split_seed 1 instead of 0" in seen
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_level(copy, failures):
     best(copy, NAMES[0]).unlink()
     shutil.copyfile(best(copy, NAMES[1]), best(copy, NAMES[0]))

@@ -186,7 +186,9 @@ def test_a_taken_port_is_one_line(server):
 
 def test_predict_prints_each_levels_top_three_and_saves_a_sheet(coursed, digit, tmp_path):
     sheet = tmp_path / "sheet.png"
-    printed = python("-m", "common.predict", digit, digit.parent, "--output", sheet, cwd=coursed)
+    printed = python(
+        "-m", "common.predict", digit, digit.parent, "--output", sheet, cwd=coursed, draws=True
+    )
     lines = printed.splitlines()
     assert lines[0] == lines[5] == str(digit) and lines[1:5] == lines[6:10]
     assert [line.split()[0] for line in lines[1:5]] == NAMES

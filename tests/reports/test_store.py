@@ -16,7 +16,7 @@ from common.reports.markdown import report_page
 from common.reports.store import Reports, check_place
 from common.utils.errors import UserError
 from helpers import spoiled
-from helpers.projects import PROJECT, inside, python
+from helpers.projects import inside
 from helpers.reports import build_page, leave, made_up, run_of, write
 
 SETTINGS = {
@@ -213,13 +213,6 @@ def test_a_folder_that_is_no_report_is_not_written_over(tmp_path, name):
         (tmp_path / "level3_third").mkdir(exist_ok=True)
         (tmp_path / "level3_third" / fine).write_text("{")
         check_place(tmp_path, "level3_third")
-
-
-def test_reading_and_training_import_no_plotting_library():
-    heavy = "matplotlib", "seaborn", "torchinfo"
-    for modules in ("common.reports.store, common.reports.schema", "common.experiment"):
-        code = f"import sys, {modules}; print([m for m in {heavy} if m in sys.modules])"
-        assert python("-c", code, cwd=PROJECT) == "[]\n"
 
 
 def test_arrays_that_do_not_go_together_are_refused(tmp_path, monkeypatch):

@@ -215,7 +215,11 @@ def test_a_killed_process_ends_the_others(tmp_path, rank):
             "each of 2 processes needs at least 2 pictures a step",
             marks=pytest.mark.slow,
         ),
-        (["--ranks_lr"], "processes 0 and 1 differ in their options; give every machine the same"),
+        pytest.param(
+            ["--ranks_lr"],
+            "processes 0 and 1 differ in their options; give every machine the same",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["option", "weights", "device", "batch", "differ"],
 )

@@ -50,7 +50,8 @@ def test_more_killed_runs_go_on_to_the_same_bits(whole, tmp_path, seed):
     kill_and_resume(whole, tmp_path, seed)
 
 
-@pytest.mark.parametrize("level", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("level", [2, 4])
+@pytest.mark.slow
 def test_a_user_can_have_it_proved(tmp_path, level):
     project = copy_project(tmp_path / "project")
     if level == 4:  # which starts from level 3's
