@@ -1,5 +1,9 @@
 """The commands: `python -m common` lists them."""
 
+import sys
+
+from common.utils.errors import nearest
+
 COMMANDS = {
     "course": "every level in order, then the ladder",
     "grade": "recompute what a project's reports claim, and judge it",
@@ -13,11 +17,18 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Print a line a command."""
+    """Print a line a command; status 2 where it is asked for one that is none."""
+    if other := [word for word in sys.argv[1:] if word not in ("-h", "--help")]:
+        sys.exit(_refused(other[0]))
     print("A level is run by its script: python level3_fusion/run.py --help\n")
     for name, purpose in COMMANDS.items():
         print(f"python -m common.{name:8}  {purpose}")
     print("\nEach has --help.")
+
+
+def _refused(name: str) -> int:
+    print(f"error: no command '{name}'{nearest(name, COMMANDS)}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from common.utils.processes import place_in_run
 
 log = logging.getLogger("rungs")
 Answer = TypeVar("Answer")
+STOPS = signal.SIGINT, signal.SIGTERM
 
 
 class Terminated(KeyboardInterrupt):
@@ -83,13 +84,16 @@ def command(action: Callable[[], Answer], several: bool = False, resumes: bool =
         log.addHandler(handler)
     logging.raiseExceptions = False  # a log that cannot be written is no reason to stop
     log.setLevel(logging.ERROR if rank else logging.INFO)
-    signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is _stopped:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         if world > 1 and not several:
             raise SharedError("this command is for one process; torchrun is for a level's run.py")
         _check_arguments()
         answer = action()
         _other_processes("leave")
+        signal.signal(signal.SIGTERM, before)  # another command, or an import, may come after it
         return answer
     except UserError as error:
         met = _other_processes("joined") and not isinstance(error, SharedError)
@@ -97,7 +101,7 @@ def command(action: Callable[[], Answer], several: bool = False, resumes: bool =
             print(f"{who}error: " + " ".join(str(error).split()), file=sys.stderr)
         sys.exit(error.status)
     except KeyboardInterrupt as stop:
-        for again in (signal.SIGINT, signal.SIGTERM):  # torchrun sends what the terminal has sent
+        for again in STOPS:  # torchrun sends what the terminal has sent
             signal.signal(again, signal.SIG_IGN)
         hint = "; the same command with --resume goes on" if resumes else ""
         print(f"\n{who}stopped{hint}", file=sys.stderr)
@@ -131,7 +135,12 @@ def level_config(script: str) -> LevelConfig:
         prog = f"python {level.name}/run.py"
         return load_config(level / "config.yaml", sys.argv[1:], prog=prog)
 
-    return command(read, several=True)
+    config = command(read, several=True)
+    # what follows imports torch, for seconds, before `command` is at work again
+    for number in STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stopped)
+    return config
 
 
 def show(path: Path) -> None:
@@ -158,3 +167,8 @@ def _check_arguments() -> None:
 
 def _terminate(*_: object) -> None:
     raise Terminated
+
+
+def _stopped(number: int, _: object) -> None:
+    print("\nstopped", file=sys.stderr, flush=True)
+    os._exit(128 + number)  # no import unwinds cleanly

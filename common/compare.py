@@ -99,7 +99,7 @@ def _run(level: Path, config: LevelConfig, there: bool) -> None:
         log.info("%s: its report is there, with these settings", config.stem)
         return
     try:
-        levels.load_module(level).main(config)
+        levels.load_function(level, "main")(config)
     except NoNetwork as error:
         log.warning("%s: not measured here: %s", config.stem, error)
 

@@ -42,12 +42,15 @@ def main() -> None:
     from common import experiment
     from common.runtime import distributed
 
-    experiment.check_unfinished_runs(configs)  # before the first run, as a mistake in a config is
-    for level, config in configs:
-        metrics = experiment.run_seeds(levels.load_module(level).main, config)
+    # before the first run, as a mistake in a config is
+    mains = [levels.load_function(level, "main") for level, _ in configs]
+    experiment.check_unfinished_runs(configs)
+    for main_of_level, (_, config) in zip(mains, configs, strict=True):
+        metrics = experiment.run_seeds(main_of_level, config)
     if distributed.place().first:
         table, page = experiment.write_pages(config, metrics)
-        log.info("\n%s\npage: %s", table, page)
+        print("\n" + table)
+        log.info("page: %s", page)
         cli.show(page)
 
 

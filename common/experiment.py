@@ -60,6 +60,7 @@ class Experiment:
         self.name = run_name(self.level, config.stem, config.seed)
         self.folder = runs_folder(self.data.title) / self.name
         self.reports = reports_folder(config.reports, self.data.title)
+        self.begun = False
         if self.processes.first:
             self._take_place()
         self._agree()
@@ -119,6 +120,7 @@ class Experiment:
         settings = yaml_files.write(self.config.settings())
         (self.folder / "config.yaml").write_text(settings, encoding="utf-8")
         self.logbook.begin()
+        self.begun = True
 
     def report(self, network: StagedNetwork, history: list[dict], results: Results) -> dict:
         """Write this run's report, on the first process; returns the metrics."""
@@ -154,7 +156,9 @@ class Experiment:
         }
         if not self.processes.first:
             return metrics
-        self._begin()  # a level without `run.audit` has not begun yet
+        if not self.begun:
+            log.warning("not audited: run.py has no line run.audit(build_network)")
+            self._begin()
         run = Run(
             self.reports / self.name,
             metrics,
@@ -180,7 +184,7 @@ class Experiment:
         how = f"run first: {_command_for(level, self.config)}"
         if not path.is_file():
             raise UserError(f"{self.level} starts from {level}'s best checkpoint; {how}")
-        content = checkpoint.load(path)
+        content = checkpoint.read_checkpoint(path)
         facts = {
             "fingerprint": (self.data.fingerprint, "pictures"),
             "split": (self.data.split, "split"),

@@ -34,6 +34,7 @@ def main() -> None:
         raise UserError("name a level: python -m common.find_lr LEVEL [its options]")
     level = levels.find_level(*named)
     config = load_config(level / "config.yaml", options, prog=parser.prog)
+    build_network = levels.load_function(level, "build_network")
 
     from common.experiment import Experiment
     from common.models import Trunk
@@ -44,7 +45,6 @@ def main() -> None:
     config.file = config.file.with_name("find_lr.yaml")  # so that the level's own run stays
     configured = config.train.lr
     run = Experiment(level / "run.py", config)
-    build_network = levels.load_module(level).build_network
     network = run.build(build_network)
     run.audit(build_network)  # off: the run begins
     rates, losses = sweep(Trainer(network, run.data, config, Trunk(network, run.runtime)), config)

@@ -3,12 +3,12 @@
 import importlib.util
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 
 from common.utils import paths
-from common.utils.errors import UserError, nearest
+from common.utils.errors import UserError, line, nearest
 
 
 def number(name: str) -> int | None:
@@ -50,6 +50,26 @@ def load_module(level: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def load_function(level: Path, name: str) -> Callable:
+    """A function of a level's run.py: `build_network` or `main`.
+
+    Raises:
+        UserError: it cannot be imported, or has no such function.
+    """
+    try:
+        function = getattr(load_module(level), name, None)
+    except UserError:
+        raise
+    except Exception as error:  # a level of the reader's own may fail in any way
+        reason = f"{type(error).__name__}: {line(error)}"
+        raise UserError(
+            f"{level / 'run.py'}: cannot be imported ({reason}); mend it, or move the level away"
+        ) from error
+    if not callable(function):
+        raise UserError(f"{level / 'run.py'}: has no function {name}; see that of another level")
+    return function
 
 
 def copy_code(parts: Iterable[Path], place: Path) -> None:

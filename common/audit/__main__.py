@@ -4,30 +4,30 @@ python -m common.audit                     # every level
 python -m common.audit 3 --offline         # one level; options are those of its run.py
 """
 
-import sys
-
 from common import cli, levels
-from common.audit.context import AuditContext
-from common.audit.runner import AuditFailed, find_bugs
 from common.config import load_config
-from common.data import load_splits
-from common.models import input_size
-from common.runtime import start_runtime
+from common.utils.errors import UserError
 
 
 def main() -> None:
     """Audit the named level, or all; status 1 where a check fails."""
-    arguments = sys.argv[1:]
-    if arguments and not arguments[0].startswith("-"):
-        found = [levels.find_level(arguments.pop(0))]
-    else:
-        found = levels.find_levels()
+    parser = cli.Parser("audit", __doc__, "[LEVEL] [options of a level]")
+    named, _, options = parser.parse_before_levels()
+    if len(named) > 1:
+        raise UserError("command line: name one level, or none for all")
+    found = [levels.find_level(*named)] if named else levels.find_levels()
+    configs = [load_config(level / "config.yaml", options, parser.prog) for level in found]
+
+    from common.audit.context import AuditContext
+    from common.audit.runner import AuditFailed, find_bugs
+    from common.data import load_splits
+    from common.models import input_size
+    from common.runtime import start_runtime
+
     failed = 0
-    prog = "python -m common.audit LEVEL"
-    configs = [load_config(level / "config.yaml", arguments, prog) for level in found]
-    for level, config in zip(found, configs, strict=True):
+    networks = [levels.load_function(level, "build_network") for level in found]
+    for level, config, build_network in zip(found, configs, networks, strict=True):
         data = load_splits(config.data, input_size(config.network))
-        build_network = levels.load_module(level).build_network
         context = AuditContext(
             config, build_network, data, start_runtime(config.train, config.fast)
         )

@@ -11,7 +11,8 @@ own. Writes reports/bench.json, bench.md and bench.png, on a GPU bench_gpu.*. Ke
 meanwhile.
 """
 
-from common import cli
+from common import cli, levels
+from common.config import load_config
 from common.utils.errors import UserError
 
 
@@ -26,6 +27,8 @@ def main() -> None:
     if named:
         raise UserError(f"command line: the benchmark takes options, not '{named[0]}'")
 
+    for level in levels.find_levels():  # a mistake is said now
+        load_config(level / "config.yaml", options, parser.prog)
     if own.startup:
         from common.bench import startup
 

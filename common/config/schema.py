@@ -180,27 +180,25 @@ class LevelConfig:
         return values | {"reports": tilde(values["reports"])}
 
 
-def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+def flat(groups: dict) -> dict[str, Any]:
+    """Dotted key -> value, of a mapping and the mappings in it: {"a": {"b": 1}} is {"a.b": 1}.
+
+    What is deeper is a value: a schedule's parameters, say, are compared as one.
+    """
+    items = {}
+    for key, value in groups.items():
+        inner = isinstance(value, dict)
+        items |= {f"{key}.{name}": v for name, v in value.items()} if inner else {key: value}
+    return items
+
+
+def differences(old: dict, new: dict) -> list[str]:
     """Dotted keys of two runs' settings that differ and bear on the weights."""
-    keys = []
-    for key in new:
-        if isinstance(new[key], dict) and isinstance(old.get(key), dict):
-            keys += differences(old[key], new[key], f"{prefix}{key}.")
-        elif old.get(key) != new[key] and prefix + key not in BESIDE:
-            keys.append(prefix + key)
-    return keys
+    old, new = flat(old), flat(new)
+    return [key for key in new if key not in BESIDE and old.get(key) != new[key]]
 
 
 PATHS = {"data.root", "network.weights"}  # the submitter's; what lies there is compared by hash
-
-
-def flat(settings: dict, prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> value."""
-    items = {}
-    for key, value in settings.items():
-        inner = isinstance(value, dict)
-        items |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
-    return items
 
 
 def comparable(settings: dict) -> dict[str, Any]:

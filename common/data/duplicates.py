@@ -1,6 +1,7 @@
 """Pictures that occur twice: exact copies by hash, look-alikes by perceptual hash."""
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 from torch import Tensor
@@ -49,5 +50,5 @@ def _digests(images: ImageSet) -> list[bytes]:
     return [hashlib.md5(p.tobytes()).digest() for c in _chunks(images) for p in c.numpy()]
 
 
-def _chunks(images: ImageSet) -> list[Tensor]:
+def _chunks(images: ImageSet) -> Iterator[Tensor]:
     return (images.source[rows] for rows in images.rows.split(1024))

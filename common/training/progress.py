@@ -31,7 +31,8 @@ FACTS = {  # of a checkpoint, that a run must share to go on from it; what repor
     "weights": "weights",
     "start": "checkpoint to start from",
 }
-NEEDED = {"network": dict, "settings": dict, "history": list, "optimizer": dict}  # to go on from
+NEEDED = {"network": dict, "settings": dict, "history": list}  # to go on from
+NEEDED |= {"optimizer": dict, "scaler": dict, "ema": dict}
 EPOCH = {"epoch": int, "val_accuracy": float, "val_loss": float}
 
 _checked: dict[Path, dict[str, Any]] = {}  # last.pt, from the check of a start to its resumption
@@ -109,7 +110,7 @@ class Progress:
         Raises:
             UserError: a checkpoint that is damaged, or another config's.
         """
-        content = _checked.pop(path, None)
+        content = _checked.pop(path, None) if path.exists() else None
         if content is None and self.processes.first and path.exists():
             content = checkpoint.load(path)
         content = self.processes.broadcast_object(content)
@@ -207,6 +208,7 @@ def check_resumable(folder: Path, config: LevelConfig, data: Splits) -> None:
     What was read is kept until `Progress.resume` asks for it.
     """
     place = folder / "last.pt"
+    _checked.clear()
     if not place.exists():
         return
     content = checkpoint.load(place)
@@ -222,7 +224,7 @@ def check_resumable(folder: Path, config: LevelConfig, data: Splits) -> None:
 
 def _begun(place: Path, config: LevelConfig) -> list[dict]:
     """The history in a checkpoint of this config that training can go on from; else empty."""
-    settings, history = _outline(place, place.stat().st_mtime_ns)
+    settings, history = _outline(place, place.stat().st_ctime_ns)
     return [] if differences(settings, config.settings()) else history
 
 

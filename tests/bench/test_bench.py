@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from common import levels
-from common.bench import __main__, peak, suite, worker
+from common.bench import __main__, peak, startup, suite, worker
 from common.bench import page as bench_page
 from common.bench.plain import Ways, fit_and_test
 from common.config import LevelConfig, NetworkConfig, load_config
@@ -153,3 +153,17 @@ def test_the_page_says_what_was_measured(tmp_path, monkeypatch):
     report["large"] = {"image_size": 224, "pictures": 2000, "levels": report["levels"]}
     assert "## At 224 px, 2,000 training pictures" in bench_page.page(report)
     assert len(charts.speed(report).axes) == 3
+
+
+@pytest.mark.slow
+def test_the_start_is_measured(monkeypatch):
+    monkeypatch.setattr(startup, "PICTURES", 60)
+    monkeypatch.setattr(startup, "REPEATS", 1)
+    lines = startup.measure(["--offline", "--train.epochs=1", "--network.image_size=32"])
+    seconds = [float(line.split(" s ")[0]) for line in lines.splitlines()]
+    assert len(seconds) == 8 and all(s > 0 for s in seconds)
+    assert seconds[5] == pytest.approx(seconds[6] + seconds[7], abs=0.02)
+
+
+def test_a_command_that_ends_with_an_error_is_timed_too():
+    assert startup._seconds(["-c", "import sys; sys.exit(2)"]) > 0

@@ -51,7 +51,6 @@ def test_level_4_on_another_level_3(run, refused, tmp_path):
 def test_what_the_config_tells_is_refused_before_the_pictures_are_read(refused, monkeypatch):
     monkeypatch.setattr(experiment, "load_splits", mock.Mock(side_effect=AssertionError("read")))
     refused(1, [*TINY, "--network.arch=cnn"], "tiny-imagenet is not for this network", "block1")
-    refused(1, [*TINY, "--network.trainable=[layr4]"], "no stage 'layr4'", "mean 'layer4'")
     refused(1, [*TINY, "--network.weights=none.pth"], "no file none.pth")
     refused(1, [*TINY, "--augment=[flop]"], "augment: unknown 'flop'")
 

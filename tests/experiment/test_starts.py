@@ -5,6 +5,8 @@ import shlex
 import pytest
 
 from common import experiment
+from common.audit import runner
+from common.audit.context import Finding
 from common.training import checkpoint
 
 TINY = ["--data.name=digits", "--data.limit=60", "--train.epochs=2", "--network.image_size=32"]
@@ -59,3 +61,24 @@ def test_a_start_reads_last_once_and_writes_over_no_unfinished_run(run, refused,
     checkpoint.save(last, content | {"history": content["history"][:1]})
     assert run(1, *TINY, "--anew")[0] == 0, "asked for"
     assert reads == ["best.pt"]
+
+
+def test_a_run_whose_audit_fails_does_not_begin(run, project, monkeypatch):
+    def broken(context):
+        return Finding("the sky is blue", False, "blue", "green", "the weather")
+
+    monkeypatch.setattr(runner, "CHECKS", [broken])
+    code, out, complaints = run(1, *TINY[:-1])
+    assert code == 1 and "FAIL the sky is blue: expected blue; seen green" in out
+    assert "error: the audit failed at: the sky is blue" in complaints
+    left = {file.name for file in (project / "runs/digits/level1_baseline").iterdir()}
+    assert left <= {"lock"}
+
+
+def test_a_script_without_its_line_is_said_not_to_be_audited(run, project, monkeypatch):
+    monkeypatch.setattr(experiment.Experiment, "audit", lambda *_: None)
+    monkeypatch.setattr(experiment, "write_pages", lambda *_: ("", None))
+    assert "not audited: run.py has no line" in run(1, *TINY)[1]
+    assert {"log.txt", "config.yaml"} <= {
+        file.name for file in (project / "runs/digits/level1_baseline").iterdir()
+    }

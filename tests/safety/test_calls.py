@@ -1,6 +1,7 @@
 """The sources: they call nothing that would run what is in a file."""
 
 import ast
+import re
 
 import pytest
 
@@ -51,6 +52,19 @@ def check_calls(source, name):
 @pytest.mark.parametrize("file", SOURCES, ids=lambda file: f"{file.parent.name}/{file.name}")
 def test_no_file_is_unpickled_or_run(file):
     check_calls(ast.parse(file.read_text(encoding="utf-8")), file.name)
+
+
+def test_common_imports_no_level():
+    """It finds them by looking."""
+    for file in PROJECT.glob("common/**/*.py"):
+        found = imports(ast.parse(file.read_text(encoding="utf-8"))).values()
+        assert not [module for module in found if re.match(r"level\d", module)], file
+
+
+def test_every_room_is_seen_by_the_order_of_rooms():
+    """import-linter passes over a folder without __init__.py."""
+    rooms = {file.parent for file in PROJECT.glob("common/**/*.py")}
+    assert [room for room in rooms if not (room / "__init__.py").exists()] == []
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from common import experiment
-from common.config import Benchmark, LevelConfig
-from common.config.schema import comparable
+from common.config import Benchmark, LevelConfig, TrainConfig
+from common.config.schema import comparable, differences
 from common.training import checkpoint
-from common.training.progress import check_unfinished, clear_drafts
+from common.training.progress import check_resumable, check_unfinished, clear_drafts
 from common.utils import paths
 from common.utils.errors import UserError
 from common.utils.paths import run_name, runs_folder
@@ -91,6 +91,26 @@ def test_what_the_weights_do_not_hang_on_may_be_edited(tmp_path, monkeypatch, ke
     assert comparable(changed.settings()) == comparable(config(lr=1e-9).settings())
     changed.resume = True
     assert run(tmp_path, changed) == whole
+
+
+def test_the_parameters_of_a_step_are_compared_as_one():
+    def settings(schedule):
+        return LevelConfig(train=TrainConfig(schedule=schedule)).settings()
+
+    warm, plain = settings({"cosine": {"warmup": 0.1}}), settings({"cosine": {}})
+    assert differences(warm, plain) == differences(plain, warm) == ["train.schedule"]
+    assert comparable(plain) != comparable(settings({"one_cycle": {}}))
+
+
+@pytest.mark.parametrize("part", ["network", "optimizer", "scaler", "ema", "history"])
+def test_what_training_goes_on_from_is_all_there_or_refused(tmp_path, monkeypatch, part):
+    stopped(tmp_path, config(lr=1e-9), monkeypatch, write=4)
+    content = checkpoint.load(tmp_path / "last.pt")
+    del content[part]
+    checkpoint.save(tmp_path / "last.pt", content)
+    with pytest.raises(UserError, match="not a checkpoint that training goes on from"):
+        check_resumable(tmp_path, config(lr=1e-9), small_splits())
+    check_unfinished(tmp_path, config(lr=1e-9))  # there is nothing to go on with
 
 
 @pytest.mark.parametrize("key", ["data.split_seed", "train.batch_size", "seed", "train.threads"])
