@@ -3,7 +3,7 @@ PIP_OPTIONS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart course report grade bench test proof audit-table lint
+.PHONY: help setup quickstart course report grade bench test coverage proof audit-table lint
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -25,7 +25,10 @@ grade: setup ## recompute what the reports claim from the saved weights, and jud
 bench: setup ## time every level against the plain pipeline, 2,000 digits (some minutes)
 	@$(BIN)/python -m common.bench --quick --offline --reports runs/bench
 
-test: .venv/ready-test ## the tests, in two processes of one thread each, and what they cover
+test: .venv/ready-test ## the tests, in two processes of one thread each
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+coverage: .venv/ready-test ## the tests, and what of common/ they cover: 90 % at least
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 proof: .venv/ready-test ## the slow tests: minutes to an hour

@@ -118,6 +118,7 @@ def test_a_program_inside_a_picture_is_not_run(tmp_path, monkeypatch):
         image.load()
 
 
+@pytest.mark.slow
 def test_what_pillow_warns_of_is_no_news(tmp_path):
     """In a process of its own, for pytest sets filters of its own."""
     exif = Image.Exif()

@@ -4,6 +4,8 @@ import re
 import shlex
 from unittest import mock
 
+import pytest
+
 from common import experiment
 from common.config import load_config
 from helpers.makers import make_picture_folder
@@ -30,6 +32,7 @@ def test_level_4_without_level_3(refused, tmp_path):
     assert first.network.trainable == ["layer4", "head"], "level 3's own"
 
 
+@pytest.mark.slow
 def test_level_4_on_another_level_3(run, refused, tmp_path):
     """What level 3 left is refused where split, pictures or weights are others."""
     assert run(3, *TINY)[0] == 0

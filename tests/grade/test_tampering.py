@@ -36,6 +36,7 @@ def test_changed_metrics(copy, failures):
     assert f"test {TOTAL - 1} of {TOTAL}" in found[NAMES[0]]["metrics.json"]
 
 
+@pytest.mark.slow
 def test_changed_gains(copy, failures):
     changes = {"gain": 0.5, "p_value": 1e-9, "verdict": "loss", "fixed": 99}
     for name, (key, value) in zip([*NAMES[1:], MINE], changes.items(), strict=True):
@@ -61,6 +62,7 @@ def test_changed_predictions(copy, failures):
     assert f"10 of {TOTAL} differ" in found[NAMES[0]]["predictions.npz"]
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_split(copy, pictures, failures):
     content = torch.load(best(copy, NAMES[0]), weights_only=True)
     config = DataConfig(name="folder", root=str(pictures), split_seed=1)
@@ -85,6 +87,7 @@ def test_checkpoint_of_another_level(copy, failures):
     assert {"predictions.npz", "metrics.json"} <= found.keys()
 
 
+@pytest.mark.slow
 def test_report_without_checkpoint(copy, failures):
     best(copy, MINE).unlink()
     found = failures(copy)

@@ -120,6 +120,7 @@ def test_a_gallery_shows_what_the_predictions_say(coursed):
         assert all(f"]({file}.png)" in report for file in files)
 
 
+@pytest.mark.slow
 def test_made_anew_it_keeps_its_galleries_and_without_pictures_says_so(coursed, tmp_path):
     reports = tmp_path / "reports"
     shutil.copytree(coursed.reports, reports)

@@ -165,6 +165,7 @@ def test_the_room_that_a_run_has_taken_is_its_own(tmp_path, monkeypatch):
             guards.check_room(tmp_path, network)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_loses_nothing(tmp_path):
     project = copy_project(tmp_path / "project")
     python(f"{NAMES[0]}/run.py", *TINY, cwd=project)
