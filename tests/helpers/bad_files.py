@@ -119,7 +119,7 @@ CHECKPOINTS = [
     (LEVEL4, run(BEST, spoiled.flip), BEST),
     (LEVEL4, run(BEST, lambda f: torch.save({"network": {}}, f)), BEST, "by its checksum"),
     (LEVEL4, {}, BEST, "another network", "head.project"),
-    (LEVEL4, run(BEST, saved(lambda _: {"network": 3})), BEST, "it holds no network"),
+    (LEVEL4, run(BEST, saved(lambda _: {"network": 3})), BEST, "'network' is missing"),
     (LEVEL4, run(BEST, saved(lambda _: {"split": ""})), BEST, "other split", "run first"),
     (RESUME, run(LAST, spoiled.empty), LAST, DAMAGED),
     (RESUME, run(LAST, spoiled.folder), LAST, "cannot be read (it is no file)"),
