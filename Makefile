@@ -42,7 +42,7 @@ lint: .venv/ready-test ## format, lint, and the order of common/'s rooms
 
 # -qq: pip's warnings about indexes are nobody's here; its errors are shown
 .venv/ready: requirements.txt
-	@echo "setting up .venv: torch and what goes with it, once (about 2 minutes, 6 GB on disk)"
+	@echo "setting up .venv: torch and what goes with it, once (about 3 minutes, 6 GB on disk)"
 	@$(PYTHON) -m venv .venv
 	@$(if $(PIP_OPTIONS),$(BIN)/python -m pip install -qq $(PIP_OPTIONS) torch torchvision)
 	@$(BIN)/python -m pip install -qq -r requirements.txt
