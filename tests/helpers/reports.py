@@ -215,3 +215,11 @@ class Reports:
         assert own["test"]["accuracy"] - other["test"]["accuracy"] == pytest.approx(
             own["below"]["gain"], abs=1e-12
         )
+
+
+def cells(figure):
+    """A sheet of pictures: their pixels, what stands above and below each, and the rows' names."""
+    (axes,) = figure.axes
+    names = [text.get_text() for text in axes.texts if text.get_rotation()]
+    said = [text.get_text() for text in axes.texts if not text.get_rotation()]
+    return [shown.get_array() for shown in axes.images], said[::2], said[1::2], names

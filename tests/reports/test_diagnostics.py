@@ -10,7 +10,7 @@ from common.reports import gallery
 from common.reports.figures import diagnostics, galleries, plots
 from common.reports.figures.album import left_out
 from helpers.networks import Means, small_backbone, small_network, small_splits
-from helpers.reports import draw, pictures
+from helpers.reports import cells, draw, pictures
 
 
 def test_reliability_draws_confidence_against_the_share_right():
@@ -114,24 +114,25 @@ def test_galleries_say_truth_and_answer():
     truths, lines = [f"truth {i}" for i in labels], [f"answer {i}" for i in labels]
     figure = galleries.answers(images, truths, lines, columns=3)
     draw(figure)
-    assert [axes.get_title() for axes in figure.axes[:8]] == truths
-    assert [axes.get_xlabel() for axes in figure.axes[:8]] == lines
-    for axes, image in zip(figure.axes, images, strict=False):
-        assert np.array_equal(axes.images[0].get_array(), image.transpose(1, 2, 0))
+    shown, above, below, _ = cells(figure)
+    assert (above, below) == (truths, lines)
+    for one, image in zip(shown, images, strict=True):
+        assert np.array_equal(one, image.transpose(1, 2, 0))
 
     figure = galleries.changes(images, truths, lines, truths, [1, 2, 5], [7], columns=2)
     draw(figure)
-    shown = [axes for axes in figure.axes if axes.images]
-    assert [axes.get_title() for axes in shown] == [truths[i] for i in (1, 2, 5, 7)]
-    assert shown[0].get_xlabel() == f"{lines[1]}\n{truths[1]}"
-    assert [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()] == ["fixed", "broken"]
+    _, above, below, names = cells(figure)
+    assert above == [truths[i] for i in (1, 2, 5, 7)]
+    assert below[0] == f"{lines[1]}\n{truths[1]}"
+    assert [name for name in names if name] == ["fixed", "broken"]
 
     levels = {"level1_a": (None, lines), "level2_b": (np.ones((8, 2, 2)), truths)}
     figure = galleries.side_by_side(images, truths, levels)
     draw(figure)
-    assert len(figure.axes) == 24
-    assert [axes.get_title() for axes in figure.axes[:3]] == ["picture", "level1\na", "level2\nb"]
-    assert [axes.get_xlabel() for axes in figure.axes[:3]] == [truths[0], lines[0], truths[0]]
+    _, above, below, _ = cells(figure)
+    assert len(above) == 24
+    assert above[:4] == ["picture", "level1\na", "level2\nb", ""]
+    assert below[:3] == [truths[0], lines[0], truths[0]]
 
 
 def test_stages_and_filters_are_drawn_whole():
@@ -139,10 +140,10 @@ def test_stages_and_filters_are_drawn_whole():
     stages = {"stem": np.ones((3, 4, 4)), "layer1": np.zeros((2, 2, 2))}
     figure = galleries.feature_maps(image, stages)
     draw(figure)
-    assert sum(bool(axes.images) for axes in figure.axes) == 1 + 3 + 2
+    assert len(cells(figure)[0]) == 1 + 3 + 2
     weights = np.random.default_rng(0).normal(size=(70, 3, 3, 3))
     figure = galleries.filters(weights)
     draw(figure)
-    drawn = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    drawn = cells(figure)[0]
     assert len(drawn) == 64
     assert all(a.min() == 0 and a.max() == pytest.approx(1) for a in drawn)

@@ -10,6 +10,8 @@ from PIL import Image
 
 from common.reports.figures.plots import STYLE, broken, short
 
+LINE, GAP, NAME = 0.15, 0.1, 0.3  # inches: a line of text, between pictures, a row's name
+
 
 class Cell(NamedTuple):
     """A place in a grid: a picture, uint8 (H, W, 3) or grey float (H, W), and what is said of it.
@@ -28,19 +30,37 @@ def grid(
 ) -> Figure:
     """Rows of pictures, each `size` inches wide and high with its texts; `names` stand at the left.
 
-    Rows may be of different lengths.
+    Rows may be of different lengths. All is drawn on one Axes, in inches: an Axes for each
+    picture takes several times as long.
     """
-    columns = max(map(len, rows))
-    figure = Figure(figsize=(size[0] * columns, size[1] * len(rows)), dpi=100)
-    for i, line in enumerate(figure.subplots(len(rows), columns, squeeze=False)):
-        line[0].set_ylabel(names[i] if names else "", fontweight="bold")
-        for j, axes in enumerate(line):
-            axes.set(xticks=[], yticks=[], frame_on=False)
-            cell = rows[i][j] if j < len(rows[i]) else Cell()
-            if cell.picture is not None:
-                axes.imshow(cell.picture, cmap="gray", interpolation="nearest")
-            axes.set_title(cell.above, fontsize=8, loc="center")
-            axes.set_xlabel(cell.below, fontsize=8)
+    left = NAME if any(names) else 0.0
+    width, height = left + size[0] * max(map(len, rows)), size[1] * len(rows)
+    figure = Figure(figsize=(width, height), dpi=100, layout="none")
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    axes.set_axis_off()
+    for i, row in enumerate(rows):
+        above, below = (
+            LINE * max((text.count("\n") + 1 for text in texts if text), default=0)
+            for texts in zip(*((cell.above, cell.below) for cell in row), strict=True)
+        )
+        top, bottom = i * size[1] + GAP / 2 + above, (i + 1) * size[1] - GAP / 2 - below
+        if i < len(names):
+            at = left / 2, (top + bottom) / 2
+            axes.text(*at, names[i], fontweight="bold", rotation=90, ha="center", va="center")
+        for j, cell in enumerate(row):
+            if cell.picture is None:
+                continue
+            middle = left + (j + 0.5) * size[0]
+            tall, wide = cell.picture.shape[:2]
+            scale = min((size[0] - GAP) / wide, (bottom - top) / tall) / 2
+            x, y = wide * scale, tall * scale
+            place = middle - x, middle + x, (top + bottom) / 2 + y, (top + bottom) / 2 - y
+            axes.imshow(cell.picture, "gray", aspect="auto", interpolation="nearest", extent=place)
+            texts = {"fontsize": 8, "ha": "center"}
+            axes.text(
+                middle, place[3] - GAP / 4, cell.above, va="bottom", fontweight="bold", **texts
+            )
+            axes.text(middle, place[2] + GAP / 4, cell.below, va="top", **texts)
     return figure
 
 
