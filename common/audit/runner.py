@@ -11,30 +11,10 @@ log = logging.getLogger("rungs")
 
 # in the order in which one would look: what goes in, what comes out, what training does to it
 CHECKS: list[Check] = [
-    network.shapes_fit,
-    data.pixels_normalised,
-    data.labels_belong,
-    data.splits_disjoint,
-    data.splits_used,
-    data.train_shuffled,
-    data.augmentation_on_train,
-    network.loss_at_start,
-    network.logits_not_probabilities,
-    network.nonlinearity_between,
-    training.overfits_one_batch,
-    training.step_as_configured,
-    training.modes,
-    training.frozen_is_frozen,
-    training.rate_as_configured,
-    training.same_seed_same_result,
-    training.test_untouched,
-    training.best_epoch_kept,
-    evaluation.evaluations_agree,
-    evaluation.batch_independent,
-    evaluation.total_over_total,
-    evaluation.blind_is_blind,
-    evaluation.scored_on_test,
-    evaluation.tta_averages,
+    function
+    for module in (data, network, training, evaluation)
+    for function in vars(module).values()
+    if hasattr(function, "check")
 ]
 
 

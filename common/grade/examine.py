@@ -44,24 +44,22 @@ def grade_project(
         folder = next((place.resolve() for place in places if place.is_dir()), None)
         if folder is None:
             raise UserError(f"--reports: no folder {places[0]}")
-    grader.submissions = gather(project, folder)
+    grades = grader.grades = gather(project, folder, grader)
     if folder:
         notes.append(f"Graded: the reports in {folder}, by the levels of {project}.")
-        own = [submission.report for submission in grader.submissions]
+        own = [grade.report for grade in grades]
         if left := [report.name for report in reports_in(folder) if report not in own]:
             notes.append(f"Not graded: {', '.join(left)}.")
         if rest := [str(f) for f in found if f.resolve() != folder.resolve()]:
             notes.append(f"Other reports (--reports chooses): {', '.join(rest)}.")
-    grades = []
     with tempfile.TemporaryDirectory(prefix="grade-") as place:
         grader.copy = Path(place) / "project"
-        for submission in grader.submissions:
-            log.warning("grading %s", submission.level)
-            number = levels.number(submission.level)
-            lower = [grade for grade in grades if levels.number(grade.level) < number]
-            below = lower[-1] if lower else None
-            grades.append(Grade(**vars(submission), grader=grader, below=below))
-            _examine(grades[-1])
+        for grade in grades:
+            log.warning("grading %s", grade.level)
+            number = levels.number(grade.level)
+            lower = [other for other in grades if levels.number(other.level) < number]
+            grade.below = lower[-1] if lower else None
+            _examine(grade)
     return grades, [printable(note) for note in notes]
 
 

@@ -25,27 +25,6 @@ from common.utils.errors import UserError
 from common.utils.paths import slug
 
 
-@dataclass
-class Submission:
-    """One level of a submission; what could not be read is None, and `problems` says why.
-
-    Attributes:
-        benchmarks: of this checkout's own config, or of the submission's for a level of its own
-        problems: of "report" and "checkpoint", those that are not whole -> why
-    """
-
-    project: Path
-    level: str
-    report: Path | None = None
-    checkpoint_path: Path | None = None
-    metrics: dict | None = None
-    history: list[dict] | None = None
-    arrays: dict[str, np.ndarray] | None = None
-    checkpoint: dict[str, Any] | None = None
-    benchmarks: list[Benchmark] = field(default_factory=list)
-    problems: dict[str, str] = field(default_factory=dict)
-
-
 class CheckResult(NamedTuple):
     """One check's outcome; `passed` is None where it could not be run."""
 
@@ -63,7 +42,7 @@ class Grader:
     """What all levels are graded with: the command line's options, and what was read so far.
 
     Attributes:
-        submissions: all of them.
+        grades: of all levels, lowest first.
         copy: of the project, where runs are repeated.
         data: the pictures, by what the config says of them.
     """
@@ -72,16 +51,20 @@ class Grader:
     weights: str | None = None
     timeout: float = 3600
     retrain: bool = False
-    submissions: list[Submission] = field(default_factory=list)
+    grades: list["Grade"] = field(default_factory=list)
     copy: Path | None = None
     data: dict[str, Splits] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
-class Grade(Submission):
+class Grade:
     """A level's submission, what is recomputed from it, and what each check says.
 
+    What could not be read or computed is None.
+
     Attributes:
+        benchmarks: of this checkout's own config, or of the submission's for a level of its own.
+        problems: of "report" and "checkpoint", those that are not whole -> why.
         below: the next lower level's grade.
         config: the run's, for this machine.
         start: tensors that the run may have started from, by their names in its network.
@@ -92,6 +75,16 @@ class Grade(Submission):
         gain: what `statistics.compare` gives against the level below, with its name as `level`.
     """
 
+    project: Path
+    level: str
+    report: Path | None = None
+    checkpoint_path: Path | None = None
+    metrics: dict | None = None
+    history: list[dict] | None = None
+    arrays: dict[str, np.ndarray] | None = None
+    checkpoint: dict[str, Any] | None = None
+    benchmarks: list[Benchmark] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
     grader: Grader = field(default_factory=Grader)
     below: "Grade | None" = None
     results: dict[str, CheckResult] = field(default_factory=dict)
@@ -112,12 +105,12 @@ class Grade(Submission):
         return all(result.passed for result in self.results.values())
 
 
-def gather(project: Path, reports: Path | None) -> list[Submission]:
+def gather(project: Path, reports: Path | None, grader: Grader) -> list[Grade]:
     """Every level that the project or this checkout has: its own config's report, lowest seed."""
     found = [*levels.find_levels(project), *levels.find_levels()]
     names = {level.name for level in found}
     ordered = sorted(names, key=lambda name: (levels.number(name), name))
-    return [_read(project, reports, name) for name in ordered]
+    return [_read(project, reports, name, grader) for name in ordered]
 
 
 def report_folders(project: Path) -> list[Path]:
@@ -150,11 +143,11 @@ def _level_of(run: Path) -> str:
     return run.name.split("-")[0]
 
 
-def _read(project: Path, reports: Path | None, level: str) -> Submission:
+def _read(project: Path, reports: Path | None, level: str, grader: Grader) -> Grade:
     own = [r for r in reports_in(reports) if _level_of(r) == level] if reports else []
     report = min(own, key=_preference, default=None)
-    submission = Submission(project, level, report)
-    problems = submission.problems
+    grade = Grade(project=project, level=level, report=report, grader=grader)
+    problems = grade.problems
     if not (project / level / "run.py").is_file():
         problems["report"] = f"no {level}/run.py in {project}"
     elif report is None:
@@ -163,22 +156,22 @@ def _read(project: Path, reports: Path | None, level: str) -> Submission:
         readers = {"metrics": read_metrics, "history": read_history, "arrays": read_arrays}
         for name, read in readers.items():
             try:
-                setattr(submission, name, read(report))
+                setattr(grade, name, read(report))
             except UserError as error:
                 problems.setdefault("report", str(error))
-    if submission.metrics is not None:
-        submission.checkpoint_path = _checkpoint_place(project, report, submission.metrics)
+    if grade.metrics is not None:
+        grade.checkpoint_path = _checkpoint_place(project, report, grade.metrics)
         try:
-            submission.checkpoint = read_checkpoint(submission.checkpoint_path)
+            grade.checkpoint = read_checkpoint(grade.checkpoint_path)
         except UserError as error:
             problems["checkpoint"] = str(error)
     ours = paths.PROJECT / level / "config.yaml"
     try:
         config = load_config(ours if ours.is_file() else project / level / "config.yaml")
-        submission.benchmarks = config.benchmarks
+        grade.benchmarks = config.benchmarks
     except UserError as error:
         problems.setdefault("report", str(error))
-    return submission
+    return grade
 
 
 def _preference(report: Path) -> tuple[bool, int, str]:
