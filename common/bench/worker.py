@@ -4,7 +4,6 @@ The request is a JSON file: level, arguments, pipeline, start (a checkpoint or n
 and folder. The answer, seconds and what test found, goes to `folder`/answer.json.
 """
 
-import copy
 import json
 import sys
 import time
@@ -62,9 +61,7 @@ def load_data(config: LevelConfig, test: int) -> Splits:
     """The config's splits, with the first `test` of its test pictures at most."""
     data = load_splits(config.data, input_size(config.network))
     kept = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))[:test]
-    few = copy.copy(data)
-    object.__setattr__(few, "test", data.test.subset(kept.sort().values))
-    return few
+    return replace(data, test=data.test.subset(kept.sort().values))
 
 
 def timed(
