@@ -49,8 +49,7 @@ def step_as_configured(context: AuditContext) -> tuple[bool, str, str]:
         features = trainer.train.trunk(images)
         trainer.step(step, features, targets)
         gradients = torch.autograd.grad(
-            cross_entropy(reference.forward_suffix(features), targets, smoothing),
-            moving,
+            cross_entropy(reference.forward_suffix(features), targets, smoothing), moving
         )
         norm = torch.stack([g.norm() for g in gradients]).norm()
         scale = min(1.0, clip / (float(norm) + 1e-6)) if clip else 1.0

@@ -72,12 +72,7 @@ def mlp(image_size: int, dropout: Dropout = 0.5) -> Architecture:
 
 def cnn_small(image_size: int, dropout: Dropout = 0.0) -> Architecture:
     """Two blocks of two convolutions, 32 and 64 channels, and a hidden layer of 512."""
-    blocks, inputs = [], 3
-    for number, outputs in enumerate((32, 64), 1):
-        layers = [*_convolution(inputs, outputs), *_convolution(outputs, outputs)]
-        blocks.append((f"block{number}", nn.Sequential(*layers, nn.MaxPool2d(2)), outputs))
-        inputs = outputs
-    return _of_own([*blocks, ("dense", _dense(64 * (image_size // 4) ** 2, 512, dropout), 512)])
+    return cnn(image_size, depth=4, dropout=dropout, width=32, hidden=512)
 
 
 def cnn(
@@ -86,8 +81,9 @@ def cnn(
     kernel: Annotated[int, one_of(1, 3, 5, 7)] = 3,
     dropout: Dropout = 0.5,
     width: Width = 64,
+    hidden: int = 256,
 ) -> Architecture:
-    """`depth` convolutions of one kernel size, pooled after every other one."""
+    """`depth` convolutions of one kernel size, pooled after every other one; a `hidden` layer."""
     blocks, inputs, side = [], 3, image_size
     for number in range(1, -(-depth // 2) + 1):
         outputs = width * 2 ** (number - 1)
@@ -96,7 +92,7 @@ def cnn(
             layers += _convolution(outputs, outputs, kernel)
         blocks.append((f"block{number}", nn.Sequential(*layers, nn.MaxPool2d(2)), outputs))
         inputs, side = outputs, side // 2
-    return _of_own([*blocks, ("dense", _dense(inputs * side**2, 256, dropout), 256)])
+    return _of_own([*blocks, ("dense", _dense(inputs * side**2, hidden, dropout), hidden)])
 
 
 def _dense(inputs: int, outputs: int, dropout: float) -> nn.Sequential:

@@ -61,13 +61,7 @@ class StagedNetwork(nn.Module):
         UserError: a name in `trainable` or `taps` that is no stage.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        head: nn.Module,
-        trainable: list[str],
-        taps: list[str],
-    ):
+    def __init__(self, backbone: Backbone, head: nn.Module, trainable: list[str], taps: list[str]):
         super().__init__()
         self.stages = nn.ModuleDict(backbone.stages)
         self.head = head
@@ -76,10 +70,6 @@ class StagedNetwork(nn.Module):
         self.weights = backbone.weights
         self.start: str | None = None
         self.batch_norm_trains = True
-        self.set_trainable(trainable)
-
-    def set_trainable(self, trainable: list[str]) -> None:
-        """Freeze all but these."""
         known = [*self.stages, "head"]
         check_stages("trainable", trainable, known)
         self.trainable = [name for name in known if name in trainable]

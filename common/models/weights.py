@@ -216,26 +216,20 @@ def _fitting(
 
 def _check_numbers(body: dict[str, Tensor], own: dict[str, Tensor], name: str) -> None:
     """Refuse what is no ordinary array of numbers, or too large for the network's own types."""
-    odd = [key for key, value in body.items() if not key.endswith(COUNTERS) and not _plain(value)]
-    if bad := min(odd, default=None) or not_finite(
-        {k: v.to(own[k].dtype) for k, v in body.items()}
-    ):
-        raise UserError(
-            f"network.weights: {name}: '{bad}' holds NaN, infinity or no real numbers; choose a "
-            "file of weights that was not damaged in training"
-        )
-
-
-def _plain(tensor: Tensor) -> bool:
-    """Whether it is an ordinary array of real numbers with a fraction, as weights are."""
-    dense = tensor.layout == torch.strided and not tensor.is_meta
-    return dense and tensor.is_floating_point()
+    for key, value in body.items():
+        dense = value.layout == torch.strided and not value.is_meta
+        ordinary = key.endswith(COUNTERS) or (dense and value.is_floating_point())
+        if not ordinary or not_finite({key: value.to(own[key].dtype)}):
+            raise UserError(
+                f"network.weights: {name}: '{key}' holds NaN, infinity or no real numbers; choose "
+                "a file of weights that was not damaged in training"
+            )
 
 
 def not_finite(state: dict[str, Any]) -> str | None:
     """The first name of a tensor that holds NaN or infinity."""
-    return next((k for k, v in state.items() if isinstance(v, Tensor) and not _finite(v)), None)
-
-
-def _finite(tensor: Tensor) -> bool:
-    return not tensor.is_floating_point() or bool(tensor.isfinite().all())
+    for name, value in state.items():
+        numbers = isinstance(value, Tensor) and value.is_floating_point()
+        if numbers and not value.isfinite().all():
+            return name
+    return None
