@@ -18,7 +18,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
 
 from common.config import yaml_files
 from common.config.ranges import broken_rules
-from common.config.schema import LevelConfig, Step
+from common.config.schema import LevelConfig, Step, flat
 from common.utils.errors import UserError, nearest
 from common.utils.paths import expanded
 
@@ -61,10 +61,8 @@ def load_config(file: Path, arguments: list[str] = (), prog: str | None = None) 
         **{f.name: config[f.name] for f in dataclasses.fields(LevelConfig) if f.init}
     )
     config.file = file.resolve()
-    known = _known_keys()
-    for key, value in _flatten(config.settings(), known):
-        odd = [name for name in _names(value) if not isinstance(name, str)]
-        if key in known and not dataclasses.is_dataclass(known[key]) and odd:
+    for key, value in flat(config.settings()).items():
+        if odd := [name for name in _names(value) if not isinstance(name, str)]:
             where = _where(key, config.file, arguments)
             raise UserError(f"{where}: {key}: a name is a text, not {yaml_files.shown(odd[0])}")
     for key, (value, rule) in broken_rules(config).items():
@@ -77,9 +75,11 @@ class LevelParser(ArgumentParser):
 
     def format_help(self) -> str:
         """The options by group, each with its value in this config, as YAML."""
-        values, known, lines = self.get_defaults(), _known_keys(), [HELP.format(prog=self.prog)]
+        values, lines = self.get_defaults(), [HELP.format(prog=self.prog)]
+        shown = {key for key, kind in KNOWN.items() if not dataclasses.is_dataclass(kind)}
+        shown.remove("benchmarks")  # which stand in a file alone
         for group in self._action_groups:
-            options = [a for a in group._group_actions if not _in_file_alone(a.dest, known)]
+            options = [a for a in group._group_actions if a.dest in shown]
             lines += [f"{group.title}:"] if options else []
             for option in options:
                 lines.append(f"  --{option.dest} {yaml_files.inline(values[option.dest])}")
@@ -88,11 +88,6 @@ class LevelParser(ArgumentParser):
                 )
             lines += [""] if options else []
         return "\n".join(lines)
-
-
-def _in_file_alone(key: str, known: dict[str, type]) -> bool:
-    """Whether `--help` passes over an action: no option, a group of them, or the benchmarks."""
-    return key not in known or key == "benchmarks" or dataclasses.is_dataclass(known[key])
 
 
 def _parser(prog: str | None, default_file: Path | None) -> ArgumentParser:
@@ -161,29 +156,32 @@ def _known_keys(cls: type = LevelConfig, prefix: str = "") -> dict[str, type]:
     return keys
 
 
+KNOWN = _known_keys()
+
+
 def _check_keys(file: Path, arguments: list[str]) -> None:
-    content, known = yaml_files.read(file), _known_keys()
-    for key, value in _flatten(content, known):
-        if key not in known:
-            raise UserError(f"{file}: unknown key '{key}'{nearest(key, known)}")
-        group = dataclasses.is_dataclass(known[key])
-        if (group and not isinstance(value, dict)) or (value is None and not _optional(known[key])):
-            kind = "a mapping of keys to values" if group else _type_name(known[key])
-            raise UserError(f"{file}: {key}: expected {kind}, got {yaml_files.shown(value)}")
-        _check_text(str(file), key, value, known[key])
+    for key, value in _flatten(yaml_files.read(file)):
+        if key not in KNOWN:
+            raise UserError(f"{file}: unknown key '{key}'{nearest(key, KNOWN)}")
+        kind, group = KNOWN[key], dataclasses.is_dataclass(KNOWN[key])
+        optional = type(None) in typing.get_args(kind)
+        if (group and not isinstance(value, dict)) or (value is None and not optional):
+            words = "a mapping of keys to values" if group else _type_name(kind)
+            raise UserError(f"{file}: {key}: expected {words}, got {yaml_files.shown(value)}")
+        _check_text(str(file), key, value, kind)
     extra = {"config", "help", "print_config", "offline"}
     for argument in arguments:
         key = argument.removeprefix("--").split("=", 1)[0].removesuffix("+")
-        fine = key in known or key in extra or key.endswith(".help")
+        fine = key in KNOWN or key in extra or key.endswith(".help")
         if argument.startswith("--") and not fine:
-            hint = nearest(key, [*known, "config", "print_config", "offline"])
+            hint = nearest(key, [*KNOWN, "config", "print_config", "offline"])
             raise UserError(f"command line: unknown option '--{key}'{hint}")
         value = _option(arguments, argument) if "=" not in argument else argument.split("=", 1)[1]
-        group = argument.startswith("--") and dataclasses.is_dataclass(known.get(key))
+        group = argument.startswith("--") and dataclasses.is_dataclass(KNOWN.get(key))
         if group and not str(value).lstrip().startswith("{"):
             raise UserError(f"command line: --{key}: give its options one by one, as --{key}.NAME")
         if value not in ("null", "~"):  # which are how one says nothing there
-            _check_text("command line", key, value, known.get(key))
+            _check_text("command line", key, value, KNOWN.get(key))
 
 
 def _check_text(where: str, key: str, value: Any, kind: Any) -> None:
@@ -194,14 +192,12 @@ def _check_text(where: str, key: str, value: Any, kind: Any) -> None:
         raise UserError(f"{where}: {key}: a text without NUL characters, not {value!r}")
 
 
-def _flatten(
-    content: dict, known: dict[str, type], prefix: str = ""
-) -> typing.Iterator[tuple[str, Any]]:
+def _flatten(content: dict, prefix: str = "") -> typing.Iterator[tuple[str, Any]]:
     for name, value in content.items():
         key = f"{prefix}{name}"
         yield key, value
-        if isinstance(value, dict) and dataclasses.is_dataclass(known.get(key)):
-            yield from _flatten(value, known, key + ".")
+        if isinstance(value, dict) and dataclasses.is_dataclass(KNOWN.get(key)):
+            yield from _flatten(value, key + ".")
 
 
 def _names(value: Any) -> typing.Iterator[Any]:
@@ -220,7 +216,7 @@ def _plain(error: Exception, file: Path, arguments: list[str]) -> UserError:
     name = key.group(1) if key else ""
     typed = text.startswith(("argument", "unrecognized"))  # argparse's own: never from a file
     where = "command line" if typed else _where(name, file, arguments)
-    known = _known_keys().get(name)
+    known = KNOWN.get(name)
     value = re.search(r"(?:Got|Given) value: (.*?)(?: \||$| - Expected)", text)
     if known is not None and value:
         return UserError(f"{where}: {name}: expected {_type_name(known)}, got '{value.group(1)}'")
@@ -246,7 +242,3 @@ def _type_name(kind: Any) -> str:
         return "a list, each item " + _type_name(typing.get_args(kind)[0])
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
     return names.get(kind, getattr(kind, "__name__", str(kind)))
-
-
-def _optional(kind: Any) -> bool:
-    return type(None) in typing.get_args(kind)
