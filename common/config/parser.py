@@ -11,6 +11,7 @@ import re
 import textwrap
 import types
 import typing
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,27 +47,29 @@ def load_config(file: Path, arguments: list[str] = (), prog: str | None = None) 
         UserError: an unknown key, a wrong type, a value out of range, or an unreadable file.
     """
     arguments = _expand(arguments)
-    chosen = _option(arguments, "--config")
-    if sum(a == "--config" or a.startswith("--config=") for a in arguments) > 1:
+    options = _options(arguments)
+    chosen = [value for name, value in options if name == "config"]
+    if len(chosen) > 1:
         raise UserError("command line: --config takes one file; give it once")
-    file = expanded(chosen) if chosen else file
-    _check_keys(file, arguments)
+    file = expanded(chosen[0]) if chosen and chosen[0] else file
+    _check_file(file)
+    _check_options(options)
     parser = _parser(prog, None if chosen else file)
     try:
         namespace = parser.parse_args(arguments)
         config = parser.instantiate(namespace)
     except Exception as error:  # jsonargparse has no one base class for what it raises
-        raise _plain(error, file, arguments) from error
+        raise _plain(error, file, options) from error
     config = LevelConfig(
         **{f.name: config[f.name] for f in dataclasses.fields(LevelConfig) if f.init}
     )
     config.file = file.resolve()
     for key, value in flat(config.settings()).items():
         if odd := [name for name in _names(value) if not isinstance(name, str)]:
-            where = _where(key, config.file, arguments)
+            where = _where(key, config.file, options)
             raise UserError(f"{where}: {key}: a name is a text, not {yaml_files.shown(odd[0])}")
     for key, (value, rule) in broken_rules(config).items():
-        raise UserError(f"{_where(key, config.file, arguments)}: {key} must be {rule}, not {value}")
+        raise UserError(f"{_where(key, config.file, options)}: {key} must be {rule}, not {value}")
     return config
 
 
@@ -135,13 +138,14 @@ def _expand(arguments: list[str]) -> list[str]:
     return spelled
 
 
-def _option(arguments: list[str], name: str) -> str | None:
-    for i, argument in enumerate(arguments):
-        if argument == name and i + 1 < len(arguments):
-            return arguments[i + 1]
-        if argument.startswith(name + "="):
-            return argument.split("=", 1)[1]
-    return None
+def _options(arguments: list[str]) -> list[tuple[str, str | None]]:
+    """Each option's name, and its value: what follows it, or its equals sign."""
+    options = []
+    for argument, following in zip_longest(arguments, arguments[1:]):
+        if argument.startswith("--"):
+            name, equals, value = argument[2:].partition("=")
+            options.append((name.removesuffix("+"), value if equals else following))
+    return options
 
 
 def _known_keys(cls: type = LevelConfig, prefix: str = "") -> dict[str, type]:
@@ -159,7 +163,7 @@ def _known_keys(cls: type = LevelConfig, prefix: str = "") -> dict[str, type]:
 KNOWN = _known_keys()
 
 
-def _check_keys(file: Path, arguments: list[str]) -> None:
+def _check_file(file: Path) -> None:
     for key, value in _flatten(yaml_files.read(file)):
         if key not in KNOWN:
             raise UserError(f"{file}: unknown key '{key}'{nearest(key, KNOWN)}")
@@ -169,16 +173,14 @@ def _check_keys(file: Path, arguments: list[str]) -> None:
             words = "a mapping of keys to values" if group else _type_name(kind)
             raise UserError(f"{file}: {key}: expected {words}, got {yaml_files.shown(value)}")
         _check_text(str(file), key, value, kind)
-    extra = {"config", "help", "print_config", "offline"}
-    for argument in arguments:
-        key = argument.removeprefix("--").split("=", 1)[0].removesuffix("+")
-        fine = key in KNOWN or key in extra or key.endswith(".help")
-        if argument.startswith("--") and not fine:
-            hint = nearest(key, [*KNOWN, "config", "print_config", "offline"])
-            raise UserError(f"command line: unknown option '--{key}'{hint}")
-        value = _option(arguments, argument) if "=" not in argument else argument.split("=", 1)[1]
-        group = argument.startswith("--") and dataclasses.is_dataclass(KNOWN.get(key))
-        if group and not str(value).lstrip().startswith("{"):
+
+
+def _check_options(options: list[tuple[str, str | None]]) -> None:
+    known = [*KNOWN, "config", "print_config", "offline"]
+    for key, value in options:
+        if key not in known and key != "help" and not key.endswith(".help"):
+            raise UserError(f"command line: unknown option '--{key}'{nearest(key, known)}")
+        if dataclasses.is_dataclass(KNOWN.get(key)) and not str(value).lstrip().startswith("{"):
             raise UserError(f"command line: --{key}: give its options one by one, as --{key}.NAME")
         if value not in ("null", "~"):  # which are how one says nothing there
             _check_text("command line", key, value, KNOWN.get(key))
@@ -209,13 +211,13 @@ def _names(value: Any) -> typing.Iterator[Any]:
             yield from _names(part)
 
 
-def _plain(error: Exception, file: Path, arguments: list[str]) -> UserError:
+def _plain(error: Exception, file: Path, options: list[tuple[str, str | None]]) -> UserError:
     """One line from jsonargparse's several."""
     text = " ".join(str(error).split())
     key = re.search(r'(?:Parser key|option|argument) "?\'?-*([\w.]+)', text)
     name = key.group(1) if key else ""
     typed = text.startswith(("argument", "unrecognized"))  # argparse's own: never from a file
-    where = "command line" if typed else _where(name, file, arguments)
+    where = "command line" if typed else _where(name, file, options)
     known = KNOWN.get(name)
     value = re.search(r"(?:Got|Given) value: (.*?)(?: \||$| - Expected)", text)
     if known is not None and value:
@@ -223,10 +225,9 @@ def _plain(error: Exception, file: Path, arguments: list[str]) -> UserError:
     return UserError(f"{where}: {text}")
 
 
-def _where(name: str, file: Path, arguments: list[str]) -> str:
+def _where(name: str, file: Path, options: list[tuple[str, str | None]]) -> str:
     """Where an option's value comes from, as far as the command line tells."""
-    options = {"--" + name, "--" + name.split(".")[0], f"--{name}+"}
-    typed = name and any(a.split("=", 1)[0] in options for a in arguments)
+    typed = any(option in (name, name.split(".")[0]) for option, _ in options)
     return "command line" if typed else str(file)
 
 
