@@ -23,7 +23,7 @@ from common.data.splits import in_turn
 from common.models import StagedNetwork, Trunk
 from common.runtime import Runtime, counter_seed
 from common.training import Trainer, fit, guards
-from common.utils.errors import UserError
+from common.utils.errors import UserError, line
 
 SIZE = 32  # pixels: the smallest input that is accepted
 COUNTS = {"train": 60, "val": 27, "test": 27}  # pictures; their last batches are short
@@ -65,9 +65,8 @@ def check(name: str, cause: str) -> Callable[[Callable], Check]:
             except UserError:
                 raise
             except Exception as error:  # a bug may raise anything; that is a finding too
-                text = (str(error).splitlines() or [""])[0][:200]
-                expected, seen = "no error", f"{type(error).__name__}: {text}"
-                passed = False
+                passed, expected = False, "no error"
+                seen = f"{type(error).__name__}: {line(error)}"
             return Finding(name, bool(passed), expected, seen, cause)
 
         run.check = name

@@ -29,7 +29,9 @@ def shares(config: LevelConfig, runtime: Runtime) -> dict[str, float]:
     """
     peak = matmul_peak(runtime)
     trunk = _trunk(config, runtime, 224, all_frozen=True)
-    images = _noise(config, 224, runtime)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(config.train.batch_size, 3, 224, 224, generator=generator)
+    images = images.to(runtime.device, runtime.dtype, memory_format=torch.channels_last)
     work = len(images) * _operations(trunk.network, 224, training=False)
     trunk_rate = work / best_time(lambda: trunk(images), runtime)
 
@@ -108,9 +110,3 @@ def _trainer(trunk: Trunk, config: LevelConfig) -> Trainer:
     settings = copy.deepcopy(config)
     settings.augment = []
     return Trainer(trunk.network, Splits(part, part, part, **facts), settings, trunk)
-
-
-def _noise(config: LevelConfig, size: int, runtime: Runtime) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(config.train.batch_size, 3, size, size, generator=generator)
-    return images.to(runtime.device, runtime.dtype, memory_format=torch.channels_last)

@@ -116,13 +116,8 @@ class Bench:
 
 
 def _shown(answer: dict) -> dict:
-    return {
-        "s": answer["seconds"],
-        "pictures_per_second": answer["pictures_per_second"],
-        "accuracy": answer["accuracy"],
-        "interval": answer["interval"],
-        "peak_bytes": answer["peak_bytes"],
-    }
+    shown = "pictures_per_second", "accuracy", "interval", "peak_bytes"
+    return {"s": answer["seconds"]} | {key: answer[key] for key in shown}
 
 
 def measure(options: list[str], quick: bool) -> None:

@@ -7,7 +7,6 @@ as they were, it is taken; where the times alone differ, it is hashed again; els
 Only bytes that a failing disk changes go unnoticed.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -23,7 +22,7 @@ from common.config import DataConfig
 from common.data.decode import common_size, decode, workers
 from common.data.pictures import Pictures, all_of
 from common.utils.errors import UserError
-from common.utils.files import file_hash, write_whole
+from common.utils.files import drafted, file_hash, write_whole
 from common.utils.paths import expanded, is_text
 
 log = logging.getLogger("rungs")
@@ -44,7 +43,7 @@ def read_folder(config: DataConfig, cache: Path, image_size: int) -> Pictures:
         UserError: no such folder, class folders that differ between train and test, an empty
             class, one class only, an unreadable picture unless skip_unreadable, a full disk.
     """
-    root, skip_unreadable = expanded(config.root), config.skip_unreadable
+    root, skip = expanded(config.root), config.skip_unreadable
     try:
         classes = _classes(root)
         files = {}
@@ -55,22 +54,23 @@ def read_folder(config: DataConfig, cache: Path, image_size: int) -> Pictures:
         raise UserError(f"data.root: {error.filename} cannot be read ({error.strerror})") from error
     paths = sorted(files)
     _check_classes(root, paths, classes)
-    content = json.dumps([FORMAT, str(root.resolve()), skip_unreadable, sorted(files.items())])
+    content = json.dumps([FORMAT, str(root.resolve()), skip, sorted(files.items())])
     key = hashlib.sha256(content.encode()).hexdigest()[:32]
 
     facts = _read_facts(cache / f"{key}.json")
     size = config.stored_size or facts["common_size"] or image_size
     pixels = _open_array(cache / f"{key}-{size}.npy", (len(files), 3, size, size), facts)
     if pixels is None:
-        draft = cache / f".{key}-{os.getpid()}.draft"
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with workers(len(files)) as pool:
                 common = common_size(pool, root, paths)
-                size = config.stored_size or common or image_size
-                fingerprint, unreadable = decode(pool, root, paths, size, draft, skip_unreadable)
-            array, digest = cache / f"{key}-{size}.npy", file_hash(draft)
-            os.replace(draft, array)
+            size = config.stored_size or common or image_size
+            array = cache / f"{key}-{size}.npy"
+            with drafted(array) as draft:
+                with workers(len(files)) as pool:
+                    fingerprint, unreadable = decode(pool, root, paths, size, draft, skip)
+                digest = file_hash(draft)
             facts |= {"fingerprint": fingerprint, "common_size": common, "unreadable": unreadable}
             facts["arrays"][str(size)] = [*_status(array), digest]
             text = json.dumps(facts)
@@ -79,9 +79,6 @@ def read_folder(config: DataConfig, cache: Path, image_size: int) -> Pictures:
         except OSError as error:
             text = f"{cache}: cannot keep the decoded pictures here ({error.strerror}); make room"
             raise UserError(text) from error
-        finally:
-            with contextlib.suppress(OSError):
-                draft.unlink()
     return _pictures(root, paths, classes, pixels, facts)
 
 

@@ -23,7 +23,7 @@ from common.models import input_size
 from common.reports.restore import read_settings
 from common.runtime import start_runtime
 from common.training.checkpoint import read_checkpoint
-from common.utils.errors import UserError
+from common.utils.errors import UserError, line
 from common.utils.paths import expanded
 
 log = logging.getLogger("rungs")
@@ -74,7 +74,7 @@ def _examine(grade: Grade) -> None:
                 results[name] = check(grade)
     except Exception as error:  # files made to break a reader must not end the others' grade
         log.warning("%s: cannot be examined", grade.level, exc_info=True)
-        text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        text = f"{type(error).__name__}: {line(error)}"
         results = {"report": CheckResult(False, "a report that can be examined", text)}
         grade.predictions = grade.test = None
     first = next((name for name, result in results.items() if not result.passed), "")

@@ -9,7 +9,7 @@ from common.grade import sandbox
 from common.grade.checks import logits_of
 from common.grade.submission import CheckResult, Grade, checkpoints_of
 from common.reports.text import points
-from common.utils.errors import UserError
+from common.utils.errors import UserError, line
 
 LEFT_OUT = "common", "runs", "data", "reports"  # of the copy to run again in
 
@@ -44,13 +44,12 @@ def run_again(grade: Grade, timeout: float) -> Path:
         try:
             levels.copy_code([part for part in parts if not part.name.startswith(".")], place)
         except OSError as error:  # what is no file, say
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{grade.project}: cannot be copied ({reason})") from error
+            raise UserError(f"{grade.project}: cannot be copied ({line(error)})") from error
     file = place / ".settings" / level / "config.yaml"
     file.parent.mkdir(parents=True)
     file.write_text(yaml_files.write(grade.config.settings()), encoding="utf-8")
-    line = [str(place / level / "run.py"), "--config", str(file)]
-    sandbox.run([*line, "--reports", str(place / "reports")], place, timeout)
+    command = [str(place / level / "run.py"), "--config", str(file)]
+    sandbox.run([*command, "--reports", str(place / "reports")], place, timeout)
     found = checkpoints_of(level, place)
     if not found:
         raise UserError("it ended without a checkpoint")

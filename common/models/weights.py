@@ -16,7 +16,7 @@ from torchvision.models.vision_transformer import interpolate_embeddings
 from common.config import NetworkConfig, named_step
 from common.data import InputSpec
 from common.utils.download import Download, fetch
-from common.utils.errors import UserError
+from common.utils.errors import UserError, line
 from common.utils.files import file_hash
 from common.utils.paths import expanded
 
@@ -198,8 +198,8 @@ def _fitting(
         try:
             state = interpolate_embeddings(*size, OrderedDict(state))
         except (ValueError, RuntimeError) as error:  # no such shape; no such layout, no numbers
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{other}'{positions}' cannot be interpolated ({reason})") from error
+            text = f"{other}'{positions}' cannot be interpolated ({line(error)})"
+            raise UserError(text) from error
     body = {key: value for key, value in state.items() if not key.startswith(classifier)}
     own = {k: v for k, v in network.state_dict().items() if not k.startswith(classifier)}
     lacking = sorted(k for k in own.keys() - body.keys() if not k.endswith(COUNTERS))

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from common.utils.errors import SharedError, UserError
+from common.utils.errors import SharedError, UserError, line
 from common.utils.processes import place_in_run
 
 MEETING = timedelta(minutes=10)  # until all have started, and for each step
@@ -187,10 +187,8 @@ def join(device: str) -> Processes:
             dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=MEETING)
             _patient[:] = [dist.new_group(backend="gloo", timeout=PATIENCE)]
         except (dist.DistError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"torchrun: the other processes cannot be reached ({reason})"
-            ) from error
+            text = f"torchrun: the other processes cannot be reached ({line(error)})"
+            raise UserError(text) from error
     return here
 
 

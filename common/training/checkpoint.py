@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from common.models.weights import not_finite
 from common.utils.errors import UserError
+from common.utils.files import drafted
 
 MOST = 1_000_000  # tensors, keys and values of a checkpoint
 
@@ -34,24 +35,21 @@ def save(path: Path, content: dict[str, Any], keep: bool = False) -> None:
     # in memory first: torch's writer loses a signal, or the reason, where a file's write fails
     whole = io.BytesIO()
     torch.save(content | {"sha256": digest(content)}, whole)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with open(draft, "wb") as file:
-            file.write(whole.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        if keep and path.exists():
-            previous(path).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # a file system without links keeps one alone
-                os.link(path, previous(path))
-        os.replace(draft, path)
+        with drafted(path) as draft:
+            with open(draft, "wb") as file:
+                file.write(whole.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            if keep and path.exists():
+                previous(path).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # a file system without links keeps one alone
+                    os.link(path, previous(path))
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); what was there is whole: make room, "
             "and the same command with --resume goes on"
         ) from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def previous(path: Path) -> Path:

@@ -3,7 +3,6 @@
 import hashlib
 import http.client
 import logging
-import os
 import queue
 import threading
 import urllib.request
@@ -14,6 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from common.utils.errors import NoNetwork, UserError
+from common.utils.files import drafted
 
 log = logging.getLogger("rungs")
 
@@ -81,20 +81,16 @@ class _Failed(Exception):
 
 
 def _fetch(file: Download) -> None:
-    draft = file.place.with_name(f".{file.place.name}.{os.getpid()}.part")
     kind, _, start = file.digest.partition(":")
     found = hashlib.new(kind, usedforsecurity=False)
-    try:
-        file.place.parent.mkdir(parents=True, exist_ok=True)
+    file.place.parent.mkdir(parents=True, exist_ok=True)
+    with drafted(file.place) as draft:
         with draft.open("wb") as target:
             for content in _content(file.url):
                 target.write(content)
                 found.update(content)
         if not found.hexdigest().startswith(start):
             raise _Failed(f"what came is not what was published, by its {kind}")
-        os.replace(draft, file.place)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _content(url: str) -> Iterator[bytes]:

@@ -1,11 +1,13 @@
 """Files: written whole or not at all, hashed; JSON and NumPy's .npz, read as a stranger's."""
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +79,22 @@ def _depth(content: Any) -> int:
     return 1 + max(map(_depth, inside), default=0) if isinstance(content, dict | list) else 0
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Write a text as UTF-8: the old file or the new."""
-    content, draft = text.encode("utf-8"), file.with_name(f".{file.name}.{os.getpid()}.part")
+@contextlib.contextmanager
+def drafted(file: Path) -> Iterator[Path]:
+    """Where to write a file's new content, which takes its place when the block has ended well."""
+    draft = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        draft.write_bytes(content)
+        yield draft
         os.replace(draft, file)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a text as UTF-8: the old file or the new."""
+    content = text.encode("utf-8")
+    with drafted(file) as draft:
+        draft.write_bytes(content)
 
 
 def check_writable(folder: Path, hint: str) -> None:
