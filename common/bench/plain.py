@@ -129,9 +129,16 @@ def _stream(
         transform = build_augmentation(config.augment, data.mirror) if training else view
         seed = config.seed if training else None
         return Batches(images, weights, config.train.batch_size, runtime, transform, seed).epoch
-    steps = (
-        [] if view is None else _augmentation(config, data, images) if training else [_view(view)]
-    )
+    if training:
+        steps = _augmentation(config, data, images)
+    elif view:  # which takes a batch
+        steps = [
+            transforms.PILToTensor(),
+            lambda x: view(x[None], None)[0],
+            transforms.ToPILImage(),
+        ]
+    else:
+        steps = []
     side = weights.image_size
     steps += [transforms.Resize((side, side))] if images.size != (side, side) else []
     steps += [transforms.ToTensor(), transforms.Normalize(weights.mean, weights.std)]
@@ -159,13 +166,3 @@ def _augmentation(config: LevelConfig, data: Splits, images: ImageSet) -> list[C
         else:
             raise UserError(f"the plain pipeline has no counterpart of augment step '{name}'")
     return steps
-
-
-def _view(view: Callable) -> Callable[[Image.Image], Image.Image]:
-    """A test-time view of a single picture."""
-
-    def apply(picture: Image.Image) -> Image.Image:
-        pixels = transforms.functional.pil_to_tensor(picture)[None]
-        return transforms.functional.to_pil_image(view(pixels, None)[0])
-
-    return apply

@@ -16,7 +16,9 @@ Transform = Callable[[Tensor, torch.Generator], Tensor]  # uint8 (B, 3, H, W) in
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Batches that `count` pictures make; a last one of a single picture joins the one before."""
+    """Batches that `count` pictures make; a last one of a single picture joins the one before, as
+    batch norm has no variance over one picture.
+    """
     batches = -(-count // batch_size)
     alone = batches > 1 and count - (batches - 1) * batch_size == 1
     return batches - alone
@@ -118,11 +120,9 @@ class Batches:
 
     def split(self, order: Tensor) -> list[Tensor]:
         """Positions in this order as batches."""
-        batches = list(order.split(self.batch_size)) if len(order) else []
-        if len(batches) > 1 and len(batches[-1]) == 1:
-            # batch norm has no variance over one picture: it joins the batch before
-            batches[-2:] = [torch.cat(batches[-2:])]
-        return batches
+        steps = steps_per_epoch(len(order), self.batch_size)
+        starts = [step * self.batch_size for step in range(1, steps)]
+        return list(order.tensor_split(starts)) if len(order) else []
 
 
 def _to_device(images: ImageSet, device: torch.device) -> tuple[Tensor, Tensor]:

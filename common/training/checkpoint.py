@@ -128,13 +128,10 @@ def load_network(network: nn.Module, content: dict[str, Any], path: Path) -> Non
     Raises:
         UserError: the checkpoint is another network's, or holds no numbers to compute with.
     """
-    state = content.get("network")
-    if not isinstance(state, dict):
-        raise UserError(f"{path}: not a checkpoint of a run: it holds no network; {_instead(path)}")
-    if key := not_finite(state):
+    if key := not_finite(content["network"]):
         raise UserError(f"{path}: '{key}' holds NaN or infinity; {_instead(path)}")
     try:
-        network.load_state_dict(state)
+        network.load_state_dict(content["network"])
     except RuntimeError as error:
         reason = textwrap.shorten(str(error).split("\n", 1)[-1], 200)
         raise UserError(f"{path}: the checkpoint of another network ({reason})") from error

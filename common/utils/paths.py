@@ -41,9 +41,7 @@ def runs_folder(title: str) -> Path:
 
 def reports_folder(chosen: str | None, title: str) -> Path:
     """Where reports on this data go: the folder that was chosen, else beside its runs."""
-    if chosen:
-        return expanded(chosen)
-    return runs_folder(title) / "reports"
+    return expanded(chosen) if chosen else runs_folder(title) / "reports"
 
 
 def slug(title: str) -> str:
