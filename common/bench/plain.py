@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -20,7 +20,7 @@ from torchvision import transforms
 from common.config import LevelConfig, named_step
 from common.data import Batches, ImageSet, Splits, build_augmentation
 from common.evaluation import tta_of, views
-from common.models import Weights
+from common.models import StagedNetwork, Weights
 from common.runtime import Runtime
 from common.training.schedules import build_schedule
 from common.utils.errors import UserError
@@ -53,10 +53,9 @@ class Pictures(Dataset):
 
 
 def fit_and_test(
-    network: nn.Module,
+    network: StagedNetwork,
     data: Splits,
     config: LevelConfig,
-    weights: Weights,
     runtime: Runtime,
     ways: Ways,
     folder: Path,
@@ -68,7 +67,7 @@ def fit_and_test(
     half = torch.float16 if device.type == "cuda" else torch.float32
     dtype = runtime.dtype if ways.precision else half
     scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    how = data, config, weights, replace(runtime, dtype=torch.float32), ways
+    how = data, config, network.weights, replace(runtime, dtype=torch.float32), ways
     loop, val = _stream(data.train, *how, "train"), _stream(data.val, *how, None)
 
     def forward(images: Tensor) -> Tensor:

@@ -79,8 +79,7 @@ def timed(
     started, kept = time.perf_counter(), 0
     if pipeline in PLAIN:
         ways, machine = PLAIN[pipeline], replace(machine, fast=False, compile=False)
-        options = network.weights, machine, ways, folder
-        correct, total = fit_and_test(network, data, config, *options)
+        correct, total = fit_and_test(network, data, config, machine, ways, folder)
     else:
         network.to(machine.device, memory_format=torch.channels_last)
         trunk = (Forgetful if pipeline == "folding" else Trunk)(network, machine)

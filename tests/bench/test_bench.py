@@ -70,11 +70,11 @@ def test_the_plain_pipeline_augments_train_alone_and_averages_tta(tmp_path):
     )
     config.test.tta = "flip"
     network = small_network(["c", "head"])
-    correct, total = fit_and_test(network, data, config, network.weights, CPU, Ways(), tmp_path)
+    correct, total = fit_and_test(network, data, config, CPU, Ways(), tmp_path)
     assert total == len(data.test) and 0 <= correct <= total
     config.augment = ["flap"]
     with pytest.raises(UserError, match="no counterpart of augment step 'flap'"):
-        fit_and_test(network, data, config, network.weights, CPU, Ways(), tmp_path)
+        fit_and_test(network, data, config, CPU, Ways(), tmp_path)
 
 
 def test_operations_are_those_of_the_formula():

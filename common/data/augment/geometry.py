@@ -28,20 +28,15 @@ def matrices(batch: int, device: torch.device, **entries: Tensor | float) -> Ten
     return m
 
 
-def about_centre(m: Tensor, height: int, width: int) -> Tensor:
-    """The same transformation about the picture's centre instead of the first pixel's."""
-    x, y = (width - 1) / 2, (height - 1) / 2
-    there = matrices(len(m), m.device, x1=-x, y1=-y)
-    back = matrices(len(m), m.device, x1=x, y1=y)
-    return back @ m @ there
-
-
 def rotations(degrees: Tensor, height: int, width: int) -> Tensor:
     """Rotations about the centre, counter-clockwise as the picture is seen, by (B,) degrees."""
     angle = torch.deg2rad(degrees)
     cos, sin = angle.cos(), angle.sin()
-    m = matrices(len(degrees), degrees.device, xx=cos, xy=-sin, yx=sin, yy=cos)
-    return about_centre(m, height, width)
+    x, y = (width - 1) / 2, (height - 1) / 2  # the centre, seen from the first pixel's
+    there = matrices(len(degrees), degrees.device, x1=-x, y1=-y)
+    turned = matrices(len(degrees), degrees.device, xx=cos, xy=-sin, yx=sin, yy=cos)
+    back = matrices(len(degrees), degrees.device, x1=x, y1=y)
+    return back @ turned @ there
 
 
 def resample(images: Tensor, m: Tensor, whole: bool) -> Tensor:
