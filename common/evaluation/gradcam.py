@@ -125,12 +125,9 @@ def penultimate(network: StagedNetwork, images: Tensor) -> Tensor | None:
     if not linear:
         return None
     seen = []
-    handle = linear[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    try:
-        with evaluating(network):
-            network(images)
-    finally:
-        handle.remove()
+    hook = linear[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with hook, evaluating(network):
+        network(images)
     return seen[0].float() if seen else None
 
 
@@ -143,6 +140,7 @@ def _outputs(network: StagedNetwork, images: Tensor) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def evaluating(network: StagedNetwork) -> Iterator[None]:
+    """Eval mode for the block; then the mode that it was in."""
     was_training = network.training
     network.eval()
     try:

@@ -12,6 +12,7 @@ from common.config import LevelConfig
 from common.data import Batches, ImageSet, Splits
 from common.data.augment.geometry import reflected
 from common.data.loader import Transform
+from common.evaluation.gradcam import evaluating
 from common.models import FeatureBatches, StagedNetwork, Trunk
 
 CLEAN_TRAIN = 10_000  # training pictures that are evaluated, without augmentation, after training
@@ -57,25 +58,21 @@ def mirrored(images: Tensor) -> Tensor:
 
 def shifted(images: Tensor, down: int, right: int) -> Tensor:
     """Pictures (B, 3, H, W) moved by whole pixels; what enters is reflected."""
-    rows = reflected(torch.arange(images.shape[2], device=images.device) - down, images.shape[2])
-    columns = reflected(
-        torch.arange(images.shape[3], device=images.device) - right, images.shape[3]
-    )
-    return images[:, :, rows][:, :, :, columns]
+    for dimension, pixels in ((2, down), (3, right)):
+        size = images.shape[dimension]
+        places = reflected(torch.arange(size, device=images.device) - pixels, size)
+        images = images.index_select(dimension, places)
+    return images
 
 
 def views(tta: str) -> list[Transform | None]:
     """The test-time views by name, the picture itself (None) first."""
     moves = ((1, 0), (-1, 0), (0, 1), (0, -1))
     shifts = [lambda images, _, m=move: shifted(images, *m) for move in moves]
-    if tta == "flip":
-        return [None, lambda images, _: mirrored(images)]
-    if tta == "shifts":
-        return [None, *shifts]
-    if tta == "flip_shifts":
-        flipped = [lambda images, _, s=shift: s(mirrored(images), None) for shift in shifts]
-        return [None, *shifts, lambda images, _: mirrored(images), *flipped]
-    return [None]
+    flip = [lambda images, _: mirrored(images)]
+    flipped = [lambda images, _, m=move: shifted(mirrored(images), *m) for move in moves]
+    both = [*shifts, *flip, *flipped]
+    return [None, *{"none": [], "flip": flip, "shifts": shifts, "flip_shifts": both}[tta]]
 
 
 def tta_of(config: LevelConfig, data: Splits) -> str:
@@ -90,15 +87,13 @@ def predict(network: StagedNetwork, batches: FeatureBatches) -> Predictions:
 
     Of several processes each takes a part of the pictures, and all have the whole in the end.
     """
-    was_training, runtime = network.training, batches.trunk.runtime
+    runtime, images, logits, labels = batches.trunk.runtime, batches.batches.images, [], []
     forward = runtime.compiled(network.forward_suffix)
-    network.eval()
-    images, logits, labels = batches.batches.images, [], []
-    for features, targets in batches.epoch():
-        with runtime.arithmetic():
-            logits.append(forward(features).float())
-        labels.append(targets)
-    network.train(was_training)
+    with evaluating(network):
+        for features, targets in batches.epoch():
+            with runtime.arithmetic():
+                logits.append(forward(features).float())
+            labels.append(targets)
     if not logits:  # more processes than pictures
         logits, labels = [torch.empty(0, len(images.classes))], [images.labels[:0]]
     parts = torch.cat(logits).cpu(), torch.cat(labels).cpu()
