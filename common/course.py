@@ -10,7 +10,6 @@ Options are those of a level's run.py, and go to every level.
 
 import logging
 import sys
-from pathlib import Path
 
 from common import cli, levels
 from common.config import load_config
@@ -28,13 +27,24 @@ def main() -> None:
     if named:
         raise UserError(f"command line: the course takes no '{named[0]}'; it runs every level")
     if own.verify_resume:
-        return prove_resume(own.verify_resume, own.ablate, options)
+        level = levels.find_level(own.verify_resume)
+        config = load_config(level / "config.yaml", options, parser.prog)
+        if config.seeds or config.resume or own.ablate:
+            raise UserError(
+                "command line: --verify-resume takes one --seed, no --resume or --ablate"
+            )
+
+        from common import verify_resume
+
+        return verify_resume.verify(level, config, options)
     found = levels.find_levels()
     if not found:
         raise UserError("no level<N>_<name> directory with run.py and config.yaml here")
     files = [(level, level / "config.yaml") for level in found]
     if own.ablate:
-        files = [(level, file) for level in found for file in ablations(level)]
+        files = [
+            (level, file) for level in found for file in sorted(level.glob("ablations/*.yaml"))
+        ]
         if not files:
             raise UserError("--ablate: no level<N>_<name>/ablations/*.yaml here")
     configs = [(level, load_config(file, options, parser.prog)) for level, file in files]
@@ -52,23 +62,6 @@ def main() -> None:
         print("\n" + table)
         log.info("page: %s", page)
         cli.show(page)
-
-
-def prove_resume(name: str, ablate: bool, options: list[str]) -> None:
-    """`--verify-resume LEVEL` and a run's options: prove that a killed run loses nothing."""
-    level = levels.find_level(name)
-    config = load_config(level / "config.yaml", options, prog="python -m common.course")
-    if config.seeds or config.resume or ablate:
-        raise UserError("command line: --verify-resume takes one --seed, no --resume or --ablate")
-
-    from common import verify_resume
-
-    verify_resume.verify(level, config, options)
-
-
-def ablations(level: Path) -> list[Path]:
-    """The configs of a level that leave out one ingredient each."""
-    return sorted((level / "ablations").glob("*.yaml"))
 
 
 if __name__ == "__main__":
