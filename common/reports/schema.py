@@ -41,7 +41,6 @@ def _is_step(value: object) -> bool:
     return isinstance(value, str)
 
 
-NOTHING = Kind("nothing", lambda value: value is None)
 TEXT = Kind("a text", lambda value: isinstance(value, str))
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 STEP = Kind("a name, or one with its parameters", _is_step)
@@ -60,7 +59,7 @@ def _each(kind: object, *names: str) -> dict[str, object]:
     return dict.fromkeys(names, kind)
 
 
-# Key -> kind. A key with ? may be missing; a list is one of such, a tuple any of these kinds.
+# Key -> kind. A key with ? may be missing; a list is one of such, a tuple of this kind or None.
 SCORE = {"correct": COUNT, "total": SOME, "accuracy": SHARE, "loss": NUMBER}
 GAIN = {
     **_each(COUNT, "fixed", "broken"),
@@ -72,9 +71,9 @@ GAIN = {
 DETAIL = {
     **_each(NUMBER, "macro_f1", "nll", "ece", "nll_scaled", "ece_scaled"),
     "interval": INTERVAL,
-    "recall": [(NUMBER, NOTHING)],
+    "recall": [(NUMBER, None)],
     "temperature": POSITIVE,
-    "top5": (NUMBER, NOTHING),
+    "top5": (NUMBER, None),
     "seconds": _each(POSITIVE, "test", "test_single"),
 }
 STAGE = {
@@ -88,8 +87,8 @@ SETTINGS = {  # what pages show of a run's options; a report by hand may lack an
     "network?": {
         "arch": STEP,
         "trainable": [TEXT],
-        "taps": ([TEXT], NOTHING),
-        "start_from": (TEXT, NOTHING),
+        "taps": ([TEXT], None),
+        "start_from": (TEXT, None),
     },
     "train?": {
         **_each(POSITIVE, "lr", "weight_decay"),
@@ -113,15 +112,15 @@ METRICS = {
         **_each(COUNT, "train", "val", "test", "skipped"),
         "classes": _number(1, CLASSES, whole=True),
     },
-    "weights": {"name": TEXT, "sha256": (TEXT, NOTHING)},
+    "weights": {"name": TEXT, "sha256": (TEXT, None)},
     "trainable": [TEXT],
     "network?": [STAGE],  # not in earlier reports
     "best_epoch": SOME,
     "frozen": _each(TEXT, "before", "after"),
-    "below": (GAIN, NOTHING),
+    "below": (GAIN, None),
     "detail": DETAIL,
     "seconds": POSITIVE,
-    "commit": (TEXT, NOTHING),
+    "commit": (TEXT, None),
     "settings": SETTINGS,
 }
 EPOCH = {
@@ -271,28 +270,27 @@ def read_arrays(
     return arrays
 
 
-def _check(content: object, kind: object, place: str) -> None:
-    if fault := _fault(content, kind, ""):
-        raise UserError(f"{place}: {fault}")
-
-
-def _fault(value: object, kind: object, key: str) -> str | None:
-    """What keeps a value, which stands at this key, from being of a kind; None: nothing."""
+def _check(value: object, kind: object, place: str, key: str = "") -> None:
+    """Raise UserError where a value, which stands at this key of a file, is not of a kind."""
     if isinstance(kind, tuple):
-        faults = [_fault(value, part, key) for part in kind]
-        return None if None in faults else faults[0]
+        if value is None:
+            return
+        kind = kind[0]
     if isinstance(kind, Kind):
-        words, inside = None if kind.holds(value) else kind.words, {}
+        fine, words = kind.holds(value), kind.words
     elif isinstance(kind, list):
-        words = None if isinstance(value, list) else "a list"
-        inside = {} if words else {str(i): (part, kind[0]) for i, part in enumerate(value)}
+        fine, words = isinstance(value, list), "a list"
     else:
-        words = None if isinstance(value, dict) else "a mapping"
-        known = {} if words else {name.rstrip("?"): own for name, own in kind.items()}
+        fine, words = isinstance(value, dict), "a mapping"
+    if not fine:
+        raise UserError(f"{place}: '{key.removesuffix('.')}' must be {words}, not {shown(value)}")
+    if isinstance(kind, list):
+        for i, part in enumerate(value):
+            _check(part, kind[0], place, f"{key}{i}.")
+    elif isinstance(kind, dict):
+        known = {name.rstrip("?"): own for name, own in kind.items()}
         if missing := [name for name in known if name in kind and name not in value]:
-            return f"'{key}{missing[0]}' is missing"
-        inside = {name: (value[name], own) for name, own in known.items() if name in value}
-    if words:
-        return f"'{key.removesuffix('.')}' must be {words}, not {shown(value)}"
-    faults = (_fault(*pair, f"{key}{name}.") for name, pair in inside.items())
-    return next(filter(None, faults), None)
+            raise UserError(f"{place}: '{key}{missing[0]}' is missing")
+        for name in known:
+            if name in value:
+                _check(value[name], known[name], place, f"{key}{name}.")
