@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from common.config import named_step, yaml_files
+from common.config.schema import flat
 from common.evaluation.statistics import wilson_interval
 from common.reports import text
 from common.reports.schema import Run
@@ -15,6 +16,8 @@ from common.utils import paths
 
 LISTED_CLASSES = 20  # a report lists every class up to here, else the ten that fare worst
 RIPE = 0.002  # of val accuracy: an epoch that gains less is a plateau
+COMPARED = {"network", "augment", "train", "test"}  # settings, with the level below's
+NOT_COMPARED = {"network.weights", "network.weights_title", "train.threads", "train.device"}
 
 
 def lesson(run: Run, below: Run | None) -> dict:
@@ -125,20 +128,14 @@ def step_text(step: object) -> str:
 
 def _changed(m: dict, below: dict) -> Table | None:
     """The settings that differ from the level below's, of those that bear on the network."""
-    rows = []
-    for group in ("network", "augment", "train", "test"):
-        own, other = (_flat(group, x["settings"].get(group)) for x in (m, below))
-        for key in own.keys() | other.keys():
-            if own.get(key) != other.get(key):
-                rows.append([key, _value(other.get(key)), _value(own.get(key))])
-    return Table(["setting", below["level"], m["level"]], sorted(rows)) if rows else None
-
-
-def _flat(group: str, value: object) -> dict[str, object]:
-    if not isinstance(value, dict):
-        return {group: value}
-    ignored = ("weights", "weights_title", "threads", "device")
-    return {f"{group}.{key}": x for key, x in value.items() if key not in ignored}
+    own, other = flat(m["settings"]), flat(below["settings"])
+    shown = {key for key in own | other if key.split(".")[0] in COMPARED} - NOT_COMPARED
+    rows = [
+        [key, _value(other.get(key)), _value(own.get(key))]
+        for key in sorted(shown)
+        if own.get(key) != other.get(key)
+    ]
+    return Table(["setting", below["level"], m["level"]], rows) if rows else None
 
 
 def _value(value: object) -> str:
@@ -164,9 +161,8 @@ def _observations(run: Run, by_class: list[list[str]]) -> list[str]:
         )
     elif len(val) > 1:
         rise = val[-1] - max(val[:-1])
-        rising = rise > RIPE
         raised = f"raised the best val accuracy by {points(rise)} points"
-        means = "more may help" if rising else "a plateau"
+        means = "more may help" if rise > RIPE else "a plateau"
         said.append(f"The last of {len(val)} epochs {raised}: {means}.")
     worst = [f"{name} ({right})" for name, _, right, _ in by_class[:3]]
     best, _, most, _ = by_class[-1]

@@ -71,16 +71,10 @@ def report_page(run: Run, below: Run | None, pictures: Sequence[str]) -> str:
         run: the run; below: the one of the level below, where it is compared with it.
         pictures: names, of `ALBUM`, of those that lie beside the page.
     """
-    sections = {picture.section for picture in ALBUM.values()}
-    shown = {section: _shown(section, pictures) for section in sections}
+    shown = {picture.section: Markup() for picture in ALBUM.values()}
+    for name, picture in ALBUM.items():
+        if name in pictures:  # each with its caption and a line's distance to what follows
+            parts = f"![{picture.title}]({name}.png)", picture.caption
+            shown[picture.section] += Markup("".join(f"{part}\n\n" for part in parts if part))
     values = lesson(run, below) | {"shown": shown, "left_out": left_out(pictures)}
     return templates.get_template("report.md").render(values)
-
-
-def _shown(section: str, pictures: Sequence[str]) -> Markup:
-    """A section's pictures, each with its caption and a line's distance to what follows."""
-    parts = []
-    for name, picture in ALBUM.items():
-        if picture.section == section and name in pictures:
-            parts += [f"![{picture.title}]({name}.png)", picture.caption]
-    return Markup("".join(f"{part}\n\n" for part in parts if part))
