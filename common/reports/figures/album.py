@@ -45,10 +45,7 @@ ALBUM = {  # file name, without .png -> picture
         "How often it is right, by how sure it is",
         "Bars below the dotted line: surer than right. The temperature is not applied here.",
     ),
-    "confusion_matrix": Picture(
-        "classes",
-        "Of each true class, what it was taken for",
-    ),
+    "confusion_matrix": Picture("classes", "Of each true class, what it was taken for"),
     "class_gains": Picture("classes", "Gain over the level below, class by class"),
     "mistakes": Picture(
         "pictures",
@@ -139,17 +136,15 @@ def there(folder: Path) -> list[str]:
 def learning_rates(run: Run) -> tuple[np.ndarray, int]:
     """The head's learning rate at each step of the epochs that were run, and the steps of one.
 
-    Where the settings do not say, no rates and 0.
+    Where the settings do not say, or they are too many to draw, no rates and 0.
     """
     train, rates = run.metrics["settings"].get("train"), []
-    if not train:
+    steps = steps_per_epoch(run.metrics["data"]["train"], train["batch_size"]) if train else 0
+    if not 0 < steps * len(run.history) <= MOST_STEPS:
         return np.zeros(0), 0
-    steps = steps_per_epoch(run.metrics["data"]["train"], train["batch_size"])
     try:
         schedule = build_schedule(train["schedule"], steps * train["epochs"])
     except UserError:  # one that this version does not know
-        return np.zeros(0), 0
-    if steps * len(run.history) > MOST_STEPS:
         return np.zeros(0), 0
     for epoch in range(len(run.history)):
         schedule.see(run.history[:epoch])

@@ -69,12 +69,11 @@ def accuracy_over_time(rows: list[dict]) -> Figure:
     axes = figure.subplots()
     kinds = {"ladder": (BLUE, "o"), "scratch": (VERMILLION, "s"), "transfer": (GREEN, "^")}
     measured = [row for row in rows if row["test_accuracy"] is not None]
+    points = [(row["seconds"], 100 * row["test_accuracy"]) for row in measured]
     for kind, (color, marker) in kinds.items():
-        points = [
-            (r["seconds"], 100 * r["test_accuracy"]) for r in measured if r["strategy"] == kind
-        ]
-        if points:
-            axes.plot(*zip(*points, strict=True), marker, color=color, label=kind, linestyle="none")
+        own = [p for p, row in zip(points, measured, strict=True) if row["strategy"] == kind]
+        if own:
+            axes.plot(*zip(*own, strict=True), marker, color=color, label=kind, linestyle="none")
     axes.set(title="Test accuracy (%) over time", xlabel="seconds", xscale="log")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.margins(x=0.15, y=0.12)
@@ -82,7 +81,6 @@ def accuracy_over_time(rows: list[dict]) -> Figure:
     if axes.lines:
         axes.legend(loc="lower right")
     figure.draw_without_rendering()  # so that names know where they stand
-    points = [(row["seconds"], 100 * row["test_accuracy"]) for row in measured]
     centres = [axes.transData.transform(point) for point in points]
     taken = [Bbox([centre - 5, centre + 5]) for centre in centres]
     for row, point in zip(measured, points, strict=True):
