@@ -14,8 +14,7 @@ from common.data import Batches, ImageSet
 from common.data.decode import FORMATS, UnreadablePicture, read_picture
 from common.evaluation import views
 from common.evaluation.gradcam import activation_maps
-from common.reports.restore import load_trained
-from common.runtime import Runtime
+from common.reports.restore import CPU, load_trained
 from common.utils import paths
 from common.utils.errors import UserError
 
@@ -24,7 +23,6 @@ log = logging.getLogger("rungs")
 TOP = 3
 LARGEST = 40  # megapixels
 SHEET = 24  # pictures, at most, on the sheet
-CPU = Runtime(torch.device("cpu"), torch.float32)
 
 
 class Answer(NamedTuple):
@@ -83,16 +81,14 @@ class Answers:
 def _answer(name: str, network: torch.nn.Module, content: dict, pixels: np.ndarray) -> Answer:
     classes = tuple(content["classes"])
     picture = torch.from_numpy(np.ascontiguousarray(pixels))[None]
-    images = ImageSet(picture, torch.zeros(1, dtype=torch.int64), torch.zeros(1).long(), classes)
-    logits = []
+    images = ImageSet(picture, torch.zeros(1).long(), torch.zeros(1).long(), classes)
+    inputs = []
     for view in views(content["tta"]):  # the picture itself first
-        x, _ = Batches(images, network.weights, 1, CPU, view).batch(torch.zeros(1).long())
-        with torch.no_grad():
-            logits.append(network(x))
-    shares = torch.stack(logits).mean(0).softmax(1)[0]
+        inputs += [x for x, _ in Batches(images, network.weights, 1, CPU, view).epoch()]
+    with torch.no_grad():
+        shares = torch.stack([network(x) for x in inputs]).mean(0).softmax(1)[0]
     order = shares.argsort(descending=True)[:TOP]
-    x, _ = Batches(images, network.weights, 1, CPU).batch(torch.zeros(1).long())
-    maps, _ = activation_maps(network, x, order[:1])
+    maps, _ = activation_maps(network, inputs[0], order[:1])
     top = [(classes[i], float(shares[i])) for i in order]
     return Answer(name, top, None if maps is None else maps[0].numpy())
 

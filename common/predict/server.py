@@ -5,7 +5,6 @@ Host headers and other pages' requests, limits what it reads, and serves nothing
 """
 
 import http.server
-import io
 import json
 import logging
 import sys
@@ -13,15 +12,10 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
-from markupsafe import Markup
-from PIL import Image
-
 from common.data.decode import UnreadablePicture
 from common.predict.answers import Answers
 from common.reports.figures.galleries import overlay
-from common.reports.gallery import uri
-from common.reports.markdown import HERE
+from common.reports.gallery import webp
 from common.reports.page import html
 from common.utils.errors import UserError
 
@@ -77,12 +71,7 @@ class Page(http.server.BaseHTTPRequestHandler):
         if self.path != "/":
             self._send(404, {"error": "there is nothing here but /"})
             return
-        page = html.get_template("drop.html").render(
-            levels=self.answers.levels,
-            css=Markup((HERE / "page.css").read_text("utf-8")),
-            js=Markup((HERE / "drop.js").read_text("utf-8")),
-        )
-        self._send(200, page)
+        self._send(200, html.get_template("drop.html").render(levels=self.answers.levels))
 
     def do_POST(self) -> None:
         """A picture's bytes in, the levels' answers out."""
@@ -112,7 +101,8 @@ class Page(http.server.BaseHTTPRequestHandler):
                 self._send(400, {"error": f"not a readable picture: {error}"})
                 return
         levels = [
-            {"level": a.level, "top": a.top, "picture": _picture(picture, a.places)} for a in found
+            {"level": a.level, "top": a.top, "picture": webp(overlay(picture, a.places, SHOWN))}
+            for a in found
         ]
         self._send(200, {"levels": levels})
 
@@ -143,9 +133,3 @@ class Page(http.server.BaseHTTPRequestHandler):
     def log_message(self, text: str, *arguments: object) -> None:
         """Requests are no news."""
         log.debug(text, *arguments)
-
-
-def _picture(picture: np.ndarray, places: np.ndarray | None) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(overlay(picture, places, SHOWN)).save(buffer, "WEBP", quality=85)
-    return uri(buffer.getvalue(), "webp")

@@ -24,9 +24,8 @@ from common.data.splits import in_turn
 from common.evaluation import gradcam
 from common.models import StagedNetwork
 from common.reports.figures import diagnostics, galleries
-from common.reports.restore import passed_over
+from common.reports.restore import CPU, passed_over
 from common.reports.schema import Run
-from common.runtime import Runtime
 from common.utils.errors import UserError
 from common.utils.files import read_npz
 
@@ -39,7 +38,6 @@ SIDE = 64  # px, at most, of a stored picture
 PLANE = 1000  # test pictures in the plane of last features
 COLUMNS = 12  # of the page's sheet of thumbnails
 MAP_SIDE = 16  # places, at most, of a map on the page
-CPU = Runtime(torch.device("cpu"), torch.float32)
 
 
 @dataclass(frozen=True)
@@ -156,19 +154,19 @@ def load(file: Path, runs: Sequence[Run]) -> Gallery | None:
         return None
     positions, groups = choose(runs)
     own = str(saved.get("source")) == source(runs)
-    if not own or not np.array_equal(saved.get("positions"), positions):
+    own = own and np.array_equal(saved.get("positions"), positions)
+    images, count = saved.get("images"), len(positions)
+    if not own or not _is_sheet(images, count, 3):
         return None
-    arrays = {run.level: saved.get(f"maps/{run.level}") for run in runs}
-    maps = {level: found for level, found in arrays.items() if _is_sheet(found, positions, 3)}
-    images = saved.get("images")
-    fine = _is_sheet(images, positions, 4) and images.shape[1] == 3
-    return Gallery(runs, positions, groups, images, maps) if fine else None
+    maps = {run.level: saved.get(f"maps/{run.level}") for run in runs}
+    maps = {level: found for level, found in maps.items() if _is_sheet(found, count)}
+    return Gallery(runs, positions, groups, images, maps)
 
 
-def _is_sheet(array: np.ndarray | None, positions: np.ndarray, dimensions: int) -> bool:
-    """Whether an array holds bytes of so many small pictures, or maps."""
-    fine = array is not None and array.dtype == np.uint8 and array.ndim == dimensions
-    return fine and len(array) == len(positions) and 0 < max(array.shape[-2:]) <= SIDE
+def _is_sheet(array: np.ndarray | None, *shape: int) -> bool:
+    """Whether an array holds bytes, and has this shape but for its last two sides, both small."""
+    fine = array is not None and array.dtype == np.uint8 and array.shape[:-2] == shape
+    return fine and 0 < max(array.shape[-2:]) <= SIDE
 
 
 def sheets(gallery: Gallery) -> dict[str, dict[str, Figure]]:
@@ -227,6 +225,13 @@ def uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
+def webp(pixels: np.ndarray) -> str:
+    """Pixels, uint8 (h, w, 3), as an address that holds them."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", quality=85)
+    return uri(buffer.getvalue(), "webp")
+
+
 def gallery_json(gallery: Gallery) -> str:
     """What the page's script shows, as JSON that cannot end its script element."""
     run = gallery.runs[0]
@@ -236,12 +241,10 @@ def gallery_json(gallery: Gallery) -> str:
     for i, image in enumerate(gallery.images):
         y, x = i // COLUMNS * height, i % COLUMNS * width
         sheet[y : y + height, x : x + width] = image.transpose(1, 2, 0)
-    buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, "WEBP", quality=85)
     right = {other.level: other.predictions == run.labels for other in gallery.runs}
     colours = matplotlib.colormaps["inferno"](np.arange(256), bytes=True)[:, :3]
     content = {
-        "sprite": uri(buffer.getvalue(), "webp"),
+        "sprite": webp(sheet),
         "columns": COLUMNS,
         "size": [width, height],
         "classes": list(run.classes),

@@ -6,9 +6,7 @@ its level less one ingredient; the page says what that ingredient is worth.
 """
 
 import itertools
-import json
 from collections.abc import Callable
-from typing import NamedTuple
 
 from common.evaluation.statistics import SIGNIFICANCE, compare, summarise, wilson_interval
 from common.reports.figures import plots
@@ -29,7 +27,8 @@ from common.reports.text import (
     span,
     table_of,
 )
-from common.utils.files import write_whole
+from common.utils.errors import UserError
+from common.utils.files import read_json, write_whole
 
 WITHOUT = "without_"
 OTHERS, SEEDS, WORTH = "Other configs", "Seeds", "What each ingredient is worth"
@@ -40,25 +39,14 @@ ON_PAGE = {"fixed / broken", "trained", "epochs", "without", "with"}
 Row = dict[str, str | Cell]  # column -> cell
 
 
-class Ladder(NamedTuple):
-    """What the pages of a folder of reports say of all of them.
+def read_ladder(reports: Reports) -> dict:
+    """What the pages of a folder of reports, of which there is at least one, say of all of them.
 
-    Attributes:
-        rows: title -> rows; the untitled ones are the ladder itself.
-        shown: a dict a level for `plots.ladder`.
-        given: what the reports share: data, weights ...
-        commands, machines: what ran, and on what.
+    Returns:
+        `rows`: title -> rows; the untitled ones are the ladder itself. `shown`: a dict a level for
+        `plots.ladder`. `given`: what the reports share: data, weights ... `commands`, `machines`:
+        what ran, and on what. `significance`: of a verdict.
     """
-
-    rows: dict[str, list[Row]]
-    shown: list[dict]
-    given: dict[str, str]
-    commands: list[str]
-    machines: list[str]
-
-
-def read_ladder(reports: Reports) -> Ladder:
-    """The tables over all reports of a folder, of which there is at least one."""
     runs = reports.runs
     given = facts(next((run for run in runs if run.config == "config"), runs[0]).metrics)
     groups = itertools.groupby(runs, key=lambda run: (run.level, run.config))
@@ -77,12 +65,17 @@ def read_ladder(reports: Reports) -> Ladder:
         SEEDS: [_seeds(group) for group in groups if len(group) > 1],
         WORTH: _ingredients(runs),
     }
-    commands = dict.fromkeys(run.metrics["command"] for run in runs)
-    machines = dict.fromkeys(listing(run.metrics["machine"]) for run in runs)
-    return Ladder(rows, shown, given, list(commands), list(machines))
+    return {
+        "rows": rows,
+        "shown": shown,
+        "given": given,
+        "commands": list(dict.fromkeys(run.metrics["command"] for run in runs)),
+        "machines": list(dict.fromkeys(listing(run.metrics["machine"]) for run in runs)),
+        "significance": SIGNIFICANCE,
+    }
 
 
-def write_ladder(reports: Reports, ladder: Ladder) -> str:
+def write_ladder(reports: Reports, ladder: dict) -> str:
     """Write the ladder of a folder of reports: README.md and ladder.png.
 
     Where runs differ in data, weights or size, their row says how.
@@ -90,20 +83,16 @@ def write_ladder(reports: Reports, ladder: Ladder) -> str:
     Returns:
         The ladder as plain text for a terminal; its last line is the README's path.
     """
-    plots.save(plots.ladder(ladder.shown), reports.folder / "ladder.png")
-    readme = reports.folder / "README.md"
-    page = templates.get_template("ladder.md").render(
-        tables={title: table_of(rows) for title, rows in ladder.rows.items()},
-        significance=SIGNIFICANCE,
-        worth=WORTH,
-        given=ladder.given,
-        commands="\n".join(ladder.commands),
-        machines="Machine: " + "; ".join(ladder.machines) + ".",
-    )
+    plots.save(plots.ladder(ladder["shown"]), reports.folder / "ladder.png")
+    rows, readme = ladder["rows"], reports.folder / "README.md"
+    tables = {title: table_of(some) for title, some in rows.items()}
+    page = templates.get_template("ladder.md").render(ladder, tables=tables, worth=WORTH)
     write_whole(readme, page)
-    parts = [ladder.rows[""] + ladder.rows[OTHERS], ladder.rows[WORTH]]
-    terse = [[{k: v for k, v in row.items() if k not in ON_PAGE} for row in rows] for rows in parts]
-    return "\n\n".join([aligned(*table_of(rows)) for rows in terse if rows]) + f"\n{readme}"
+    terse = [
+        [{k: v for k, v in row.items() if k not in ON_PAGE} for row in part]
+        for part in (rows[""] + rows[OTHERS], rows[WORTH])
+    ]
+    return "\n\n".join([aligned(*table_of(part)) for part in terse if part]) + f"\n{readme}"
 
 
 def _link(run: Run, text: str) -> Cell:
@@ -180,7 +169,7 @@ def _ingredients(runs: list[Run]) -> list[Row]:
                     "seed": str(run.seed),
                     "without": percent(m["test_single"]["accuracy"]),
                     "with": percent(m["test"]["accuracy"]),
-                    **_worth(compare(run.labels, run.single, run.predictions)),
+                    **gain_cells(compare(run.labels, run.single, run.predictions), "worth, points"),
                     "cost": f"{test:.1f} s instead of {single:.1f} s of testing",
                 }
             )
@@ -195,21 +184,15 @@ def _ablation(run: Run, whole: Run | None) -> Row:
         "level": run.level,
         "seed": str(run.seed),
         "without": percent(m["test"]["accuracy"]),
-        "with": "",
-        **_worth(None),
-        "cost": "",
     }
     if whole and facts(whole.metrics) == facts(m) and same_pictures(whole, run):
         row["with"] = percent(whole.metrics["test"]["accuracy"])
-        row |= _worth(compare(run.labels, run.predictions, whole.predictions))
+        gain = compare(run.labels, run.predictions, whole.predictions)
+        row |= gain_cells(gain, "worth, points")
         if whole.metrics["machine"] == m["machine"]:  # threads and all, else times say nothing
             times = [duration(metrics["seconds"]) for metrics in (whole.metrics, m)]
             row["cost"] = " instead of ".join(times)
     return row
-
-
-def _worth(gain: dict | None) -> dict[str, str]:
-    return gain_cells(gain, "worth, points")
 
 
 def table_of_runs(reports: Reports) -> Table:
@@ -246,8 +229,8 @@ def _run(run: Run) -> dict[str, Cell]:
 def _not_measured(reports: Reports) -> list[str]:
     """Configs that a comparison could not run here."""
     try:
-        content = json.loads((reports.folder / "comparison.json").read_text(encoding="utf-8"))
-        rows = [row["config"] for row in content["rows"] if row["test_accuracy"] is None]
-        return [name for name in rows if isinstance(name, str)]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        rows = read_json(reports.folder / "comparison.json")["rows"]
+        names = [row["config"] for row in rows if row["test_accuracy"] is None]
+    except (UserError, KeyError, TypeError):
         return []
+    return [name for name in names if isinstance(name, str)]

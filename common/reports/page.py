@@ -7,11 +7,9 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from common.evaluation.statistics import SIGNIFICANCE
 from common.reports import comparison, gallery, ladder
 from common.reports.figures import album
 from common.reports.gallery import Gallery, uri
-from common.reports.ladder import Ladder
 from common.reports.lesson import lesson
 from common.reports.markdown import HERE, report_page
 from common.reports.restore import networks_of, passed_over, pictures_of
@@ -30,6 +28,7 @@ html = jinja2.Environment(
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
 )
+html.globals["read"] = lambda name: Markup((HERE / name).read_text("utf-8"))  # a file beside it
 
 
 def build_page(reports: Reports, redraw: bool = False) -> tuple[str, Path]:
@@ -54,8 +53,6 @@ def build_page(reports: Reports, redraw: bool = False) -> tuple[str, Path]:
         gallery={"levels": list(found.answers), "maps": found.maps} if found else None,
         gallery_json=Markup(gallery.gallery_json(found)) if found else "",
         galleries_left_out=why,
-        css=Markup((HERE / "page.css").read_text("utf-8")),
-        js=Markup((HERE / "page.js").read_text("utf-8")),
     )
     path = reports.folder / "index.html"
     write_whole(path, page)
@@ -103,8 +100,8 @@ def _gallery(folder: Path, shown: list[Run], redraw: bool) -> tuple[Gallery | No
         test, why = pictures_of(shown[0])
         if test is not None:
             networks |= networks_of([run for run in shown if run not in unseen])
-            gallery.save(gallery.collect(shown, test, networks), folder / GALLERY)
-            found = gallery.load(folder / GALLERY, shown)
+            found = gallery.collect(shown, test, networks)
+            gallery.save(found, folder / GALLERY)
     if found is None:
         return None, why
     sheets = gallery.sheets(found) if stale or redraw else {}
@@ -137,26 +134,20 @@ def _section(run: Run, reports: Reports, redraw: bool) -> dict:
     }
 
 
-def _overview(reports: Reports, tables: Ladder, levels: set[str]) -> dict:
+def _overview(reports: Reports, tables: dict, levels: set[str]) -> dict:
     """What stands above and below the levels."""
     others = {
         title: _within(table_of(rows), levels)
-        for title, rows in tables.rows.items()
+        for title, rows in tables["rows"].items()
         if rows and title not in ("", ladder.OTHERS)  # those stand among all runs
     }
     compared = (reports.folder / "comparison.json").is_file()
-    return {
-        "title": tables.given["data"],
-        "given": tables.given,
-        "given_table": Table(["what", "value"], list(tables.given.items())),
+    return tables | {
         "ladder_picture": uri((reports.folder / "ladder.png").read_bytes(), "png"),
-        "ladder": _within(table_of(tables.rows[""]), levels),
+        "ladder": _within(table_of(tables["rows"][""]), levels),
         "tables": others,
         "runs": ladder.table_of_runs(reports),
         "published": comparison.published() if compared else None,
-        "commands": tables.commands,
-        "machines": tables.machines,
-        "significance": SIGNIFICANCE,
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import torch
 import yaml
 
 from common import levels
@@ -18,9 +19,11 @@ from common.config.ranges import SIDE
 from common.config.schema import comparable
 from common.data import ImageSet, load_splits
 from common.data.cifar import KINDS, archive_place
-from common.models import StagedNetwork, input_size
+from common.models import StagedNetwork
 from common.models.weights import NAMED
 from common.reports.schema import Run
+from common.reports.summary import bare_network
+from common.runtime import Runtime
 from common.training import checkpoint
 from common.training.checkpoint import read_checkpoint
 from common.utils import paths
@@ -28,6 +31,8 @@ from common.utils.errors import UserError, line
 from common.utils.paths import expanded, run_name, runs_folder
 
 log = logging.getLogger("rungs")
+
+CPU = Runtime(torch.device("cpu"), torch.float32)  # where networks are looked at
 
 
 def read_settings(
@@ -45,16 +50,16 @@ def read_settings(
     Raises:
         UserError: settings that this checkout does not know.
     """
+    where = f"{place}: " if place else ""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.yaml"
         try:
             file.write_text(yaml_files.write(content), encoding="utf-8")
             config: LevelConfig = load_config(file)
         except UserError as error:
-            where = f"{place}: settings: " if place else ""
+            where += "settings: " if place else ""
             raise UserError(where + str(error).replace(f"{file}: ", "")) from error
         except (yaml.YAMLError, RecursionError, OSError, ValueError) as error:
-            where = f"{place}: " if place else ""
             raise UserError(f"{where}settings that are none ({line(error)})") from error
     config.seeds = config.reports = None  # how it was asked for is no matter here
     config.resume = config.anew = config.audit = config.summary = False
@@ -101,9 +106,7 @@ def load_trained(
             raise UserError(f"{place}: no {missing[0]} that can be; train it again")
         classes = len(content["classes"])
     config = read_settings(content["settings"], paths.PROJECT, None, None, place)
-    config.network.image_size = input_size(config.network)
-    config.network.weights = "none"
-    network = levels.load_module(level).build_network(config, classes)
+    network = bare_network(level, config, classes)
     checkpoint.load_network(network, content, place)
     return network.eval(), content
 

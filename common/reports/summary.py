@@ -4,21 +4,33 @@ Shapes, parameters and layout are torchinfo's. Multiply-adds are counted by torc
 operations themselves: torchinfo goes by parameters, and misses attention and all tokens but one.
 """
 
+import dataclasses
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from common import levels
+from common.config import LevelConfig
 from common.evaluation.gradcam import evaluating
-from common.models import StagedNetwork
+from common.models import StagedNetwork, input_size
 
 if TYPE_CHECKING:
     from torchinfo import ModelStatistics
 
 DEPTH = 2  # of the rows: the stages, and the head's layers
 COLUMNS = ("output_size", "num_params", "mult_adds", "trainable")
+
+
+def bare_network(level: Path, config: LevelConfig, classes: int) -> StagedNetwork:
+    """The network that a level builds for a config, without weights: no file is read."""
+    size = input_size(config.network)
+    network = dataclasses.replace(config.network, weights="none", image_size=size)
+    config = dataclasses.replace(config, network=network)
+    return levels.load_module(level).build_network(config, classes)
 
 
 def network_rows(network: StagedNetwork, image_size: int) -> list[dict]:

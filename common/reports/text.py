@@ -40,9 +40,12 @@ class Table(NamedTuple):
 
 
 def table_of(rows: Sequence[dict[str, str | Cell]]) -> Table:
-    """Rows, each by column, as a table; columns in which nothing stands are left out."""
-    names = [name for name in rows[0] if any(row[name] for row in rows)] if rows else []
-    return Table(names, [[row[name] for name in names] for row in rows])
+    """Rows, each by column, as a table; columns in which nothing stands are left out.
+
+    A row may lack columns of the longest one, which has all of them.
+    """
+    names = [name for name in max(rows, key=len, default={}) if any(row.get(name) for row in rows)]
+    return Table(names, [[row.get(name, "") for name in names] for row in rows])
 
 
 def probability(p: float) -> str:
@@ -126,9 +129,9 @@ def gain_text(gain: dict) -> str:
 
 
 def gain_cells(gain: dict | None, name: str = "gain, points") -> dict[str, str]:
-    """The cells that a comparison fills; "level" in it says over which level."""
+    """The cells that a comparison, if there is one, fills; its "level" says over which level."""
     if not gain:
-        return dict.fromkeys((name, "fixed / broken", "p", "verdict"), "")
+        return {}
     over = f" over {gain['level'].split('_')[0]}" if "level" in gain else ""
     return {
         name: gain_text(gain) + over,
