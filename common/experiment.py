@@ -6,20 +6,20 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from common import cli, levels
 from common.audit.context import AuditContext
 from common.audit.runner import audit
 from common.config import LevelConfig, yaml_files
-from common.data import ImageSet, Splits, build_augmentation, cifar, load_splits, splits
+from common.config.schema import flat
+from common.data import Splits, build_augmentation, cifar, load_splits, splits
 from common.data.splits import in_turn
 from common.evaluation import Results, statistics
 from common.models import StagedNetwork, check_network, input_size, weights
 from common.reports.schema import Run
 from common.reports.store import Reports, check_place, write_report
-from common.reports.summary import network_rows, network_summary
+from common.reports.summary import bare_network, network_rows, network_summary
 from common.runtime import command, counter_seed, distributed, provenance, start_runtime
 from common.training import checkpoint, guards
 from common.training.logging import Logbook, TensorBoardLog
@@ -32,6 +32,8 @@ from common.utils.files import check_writable
 from common.utils.paths import reports_folder, run_name, runs_folder
 
 log = logging.getLogger("rungs")
+
+EXAMPLES = 24  # training pictures, each class in turn, that a report shows
 
 
 class Experiment:
@@ -127,7 +129,7 @@ class Experiment:
         frozen = {"before": self.frozen_before, "after": network.frozen_hash()}
         if frozen["before"] != frozen["after"]:
             raise RuntimeError(f"frozen stages changed during training: {frozen}")
-        best = best_epoch(history)
+        parts = "train", "val", "test", "test_single"
         metrics = {
             "schema": 1,
             "level": self.level,
@@ -141,11 +143,8 @@ class Experiment:
             "trained_parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
             "network": network_rows(network, network.weights.image_size),
             "epochs": len(history),
-            "best_epoch": best["epoch"],
-            "train": results.train.score(),
-            "val": results.val.score(),
-            "test": results.test.score(),
-            "test_single": results.test_single.score(),
+            "best_epoch": best_epoch(history)["epoch"],
+            **{part: getattr(results, part).score() for part in parts},
             "tta": results.tta,
             "frozen": frozen,
             "below": None,
@@ -171,15 +170,17 @@ class Experiment:
         )
         reports = Reports.read(self.reports)
         metrics["below"] = reports.gain(run)
-        write_report(run, reports.below(run), _first_pictures(self.data.train))
+        some = self.data.train.subset(in_turn(self.data.train.labels)[:EXAMPLES])
+        examples = some.images.numpy(), some.labels.numpy()
+        write_report(run, reports.below(run), examples)
         log.info("test accuracy %.2f %%; report: %s", 100 * metrics["test"]["accuracy"], run.folder)
         return metrics
 
     def _start_from(self, network: StagedNetwork, level: str) -> None:
         """Load the best checkpoint of another level's run with the same data, weights and seed."""
         path = self.folder.parent / run_name(level, "config", self.config.seed) / "best.pt"
-        if not (self.levels / level / "run.py").is_file():
-            known = sorted(script.parent.name for script in self.levels.glob("level*/run.py"))
+        known = [path.name for path in levels.find_levels(self.levels)]
+        if level not in known:
             raise UserError(f"network.start_from: no level '{level}'{nearest(level, known)}")
         how = f"run first: {_command_for(level, self.config)}"
         if not path.is_file():
@@ -195,11 +196,8 @@ class Experiment:
                 raise UserError(f"{path}: made with other {what} than this run's; {how}")
         checkpoint.load_network(network, content, path)
         network.start = checkpoint.digest(content["network"])
-        log.info(
-            "starts from %s, epoch %d",
-            path.relative_to(paths.PROJECT),
-            content["epoch"],
-        )
+        where = path.relative_to(paths.PROJECT)
+        log.info("starts from %s, epoch %d", where, content["epoch"])
 
     def _log_to_file(self) -> None:
         for handler in [h for h in log.handlers if isinstance(h, Logbook)]:
@@ -221,21 +219,12 @@ class Experiment:
 
 def _detail(results: Results) -> dict:
     """More of the test score than its accuracy; the temperature is fitted on val."""
-    val, test = results.val, results.test
+    val, test, score = results.val, results.test, results.test.score()
     temperature = statistics.fit_temperature(val.logits.numpy(), val.labels.numpy())
     detail = statistics.describe(test.logits.numpy(), test.labels.numpy(), temperature)
-    interval = statistics.wilson_interval(
-        int((test.classes == test.labels).sum()), len(test.labels)
-    )
+    interval = statistics.wilson_interval(score["correct"], score["total"])
     seconds = {"test": results.test_seconds, "test_single": results.single_seconds}
     return {"interval": list(interval), **detail, "seconds": seconds}
-
-
-def _first_pictures(images: ImageSet, count: int = 24) -> tuple[np.ndarray, np.ndarray]:
-    """The first pictures of each class in turn: uint8 (n, 3, H, W) and labels (n,)."""
-    turns = in_turn(images.labels)[:count]
-    some = images.subset(turns)
-    return some.images.numpy(), some.labels.numpy()
 
 
 def _describe_data(data: Splits) -> dict:
@@ -246,17 +235,14 @@ def _describe_data(data: Splits) -> dict:
 
 def _command_for(level: str, config: LevelConfig) -> str:
     """The command that runs another level on this run's data and weights."""
-    parts, default = [f"python {level}/run.py"], LevelConfig()
-    for group in ("data", "network"):
-        for f in dataclasses.fields(getattr(default, group)):
-            value = getattr(getattr(config, group), f.name)
-            shared = f.name not in ("trainable", "start_from")
-            if shared and value != getattr(getattr(default, group), f.name):
-                text = str(value).lower() if isinstance(value, bool) else shlex.quote(str(value))
-                parts.append(f"--{group}.{f.name} {text}")
-    if config.reports:
-        parts.append(f"--reports {shlex.quote(config.reports)}")
-    return " ".join([*parts, *([f"--seed {config.seed}"] if config.seed else [])])
+    own, default = (flat(dataclasses.asdict(settings)) for settings in (config, LevelConfig()))
+    shared = [key for key in own if key.startswith(("data.", "network."))]
+    words = f"python {level}/run.py"
+    for key in (*shared, "reports", "seed"):
+        if own[key] != default[key] and key not in ("network.trainable", "network.start_from"):
+            text = str(own[key]).lower() if isinstance(own[key], bool) else str(own[key])
+            words += f" --{key} {shlex.quote(text)}"
+    return words
 
 
 def run_seeds(main: Callable[[LevelConfig], dict], config: LevelConfig) -> list[dict]:
@@ -271,9 +257,8 @@ def run_seeds(main: Callable[[LevelConfig], dict], config: LevelConfig) -> list[
     except NoNetwork as error:
         raise UserError(f"{error}; or run with --offline, which needs no network") from error
     if len(seeds) > 1:
-        figures = [100 * m["test"]["accuracy"] for m in metrics]
-        mean, std = np.mean(figures), np.std(figures, ddof=1)
-        log.info("%d seeds: test accuracy %.2f +- %.2f %%", len(seeds), mean, std)
+        found = statistics.summarise([100 * m["test"]["accuracy"] for m in metrics])
+        log.info("%(n)d seeds: test accuracy %(mean).2f +- %(sd).2f %%", found)
     return metrics
 
 
@@ -281,12 +266,11 @@ def check_unfinished_runs(runs: list[tuple[Path, LevelConfig]]) -> None:
     """Raise UserError, before the first of these levels' runs, where one was stopped on its way and
     is neither to be resumed nor to be started anew; or is at work.
     """
-    for level, config in runs if distributed.place().first else ():
+    anew = [(level, config) for level, config in runs if not config.resume]
+    for level, config in anew if distributed.place().first else ():
         for seed in config.seeds or [config.seed]:
             folder = runs_folder(splits.title_of(config.data))
             folder /= run_name(level.name, config.stem, seed)
-            if config.resume:
-                continue
             try:
                 check_unfinished(folder, config.with_seed(seed))
             except UserError:
@@ -311,14 +295,9 @@ def run_level(main: Callable[[LevelConfig], dict], script: str, config: LevelCon
 
 def print_summary(level: Path, config: LevelConfig) -> None:
     """Print a level's network stage by stage; of data and weights nothing is read."""
-    size = input_size(config.network)
-    bare = dataclasses.replace(config.network, weights="none", image_size=size)
-    build_network = levels.load_module(level).build_network
-    network = build_network(
-        dataclasses.replace(config, network=bare), splits.count_classes(config.data)
-    )
+    network = bare_network(level, config, splits.count_classes(config.data))
     if distributed.place().first:
-        print(network_summary(network, size))
+        print(network_summary(network, input_size(config.network)))
 
 
 def write_pages(config: LevelConfig, metrics: list[dict]) -> tuple[str, Path]:

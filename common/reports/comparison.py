@@ -1,8 +1,28 @@
-"""The pages of comparisons: rows as Markdown, and figures that others published."""
+"""Runs beside each other: figures as JSON, a page and a picture; and what others published."""
 
+import json
+import logging
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch.utils.flop_counter import FlopCounterMode
+
+from common import levels
+from common.config import LevelConfig, NetworkConfig, named_step
+from common.evaluation.statistics import compare
+from common.models import input_size
+from common.reports.figures import charts, plots
 from common.reports.lesson import step_text
 from common.reports.markdown import templates
+from common.reports.restore import passed_over
+from common.reports.schema import Run
+from common.reports.store import Reports
+from common.reports.summary import bare_network
 from common.reports.text import Table, duration, gain_cells, percent, span, table_of
+from common.runtime import command
+
+log = logging.getLogger("rungs")
 
 COURSE = "the course's source projects"
 WEIAICUNZAI = "weiaicunzai/pytorch-cifar100, 200 epochs"
@@ -23,6 +43,12 @@ def published() -> Table:
     return Table(header, [[*row[:3], f"{row[3]:.2f} %", row[4]] for row in PUBLISHED])
 
 
+def write_comparison(place: Path, title: str, rows: list[dict]) -> None:
+    """Write comparison.json, .md and .png of rows as `config_row` and `ladder_rows` give them."""
+    report = {"data": title, "rows": rows, "command": command()}
+    _write(place / "comparison", report, page(report), charts.accuracy_over_time(rows))
+
+
 def page(report: dict) -> str:
     """The page of a comparison: `data`, its title, `rows` and `command`."""
     return templates.get_template("comparison.md").render(
@@ -33,28 +59,103 @@ def page(report: dict) -> str:
     )
 
 
-def ablation_page(stem: str, report: dict) -> str:
-    """The page of a config run without and with augmentation.
+def write_ablation(place: Path, stem: str, found: list[Run]) -> None:
+    """Write what augmentation changed on the same test pictures, and the gap it was left with.
 
     Args:
-        stem: the config's name, which the picture has too.
-        report: `data`, two `rows`, `gap_closed` (a share or None), `change` on the same pictures
-            from `statistics.compare`, and `command`.
+        stem: the config's name, which the files have too.
+        found: its run without augmentation, and the one with it.
     """
     rows = [
-        {"augmentation": ", ".join(map(step_text, row["augment"])) or "none", **_measured(row)}
-        for row in report["rows"]
+        {"config": run.config, "augment": run.metrics["settings"]["augment"]} | _measured(run)
+        for run in found
     ]
-    return templates.get_template("ablation.md").render(
+    closed = 1 - rows[1]["gap"] / rows[0]["gap"] if rows[0]["gap"] > 0 else None
+    change = compare(found[0].labels, *(run.predictions for run in found))
+    title = found[0].metrics["data"]["title"]
+    report = {"data": title, "rows": rows, "gap_closed": closed, "change": change}
+    report["command"] = command()
+    steps = [", ".join(map(step_text, row["augment"])) or "none" for row in rows]
+    cells = [{"augmentation": s, **_figures(row)} for s, row in zip(steps, rows, strict=True)]
+    text = templates.get_template("ablation.md").render(
         stem=stem,
-        data=report["data"],
+        data=title,
         picture=f"{stem}.png",
-        rows=table_of(rows),
-        gap_closed=report["gap_closed"],
-        gaps=[f"{100 * row['gap']:.1f}" for row in report["rows"]],
-        change=table_of([gain_cells(report["change"], "change in test accuracy, points")]),
+        rows=table_of(cells),
+        gap_closed=closed,
+        gaps=[f"{100 * row['gap']:.1f}" for row in rows],
+        change=table_of([gain_cells(change, "change in test accuracy, points")]),
         command=report["command"],
     )
+    _write(place / stem, report, text, charts.gaps(rows, [run.history for run in found]))
+
+
+def _write(file: Path, report: dict, text: str, figure: Figure) -> None:
+    """A page, its figures and its picture, side by side."""
+    content = json.dumps({"schema": 1, **report}, indent=2, ensure_ascii=False)
+    file.with_suffix(".json").write_text(content + "\n", encoding="utf-8")
+    file.with_suffix(".md").write_text(text, encoding="utf-8")
+    plots.save(figure, file.with_suffix(".png"))
+    log.info("%s", file.with_suffix(".md"))
+
+
+def config_row(level: Path, config: LevelConfig, classes: int, run: Run | None) -> dict:
+    """A config's row; what training alone can tell is None where there is no report."""
+    name = named_step(config.network.arch)[0]
+    strategy = "scratch" if config.network.weights == "none" else "transfer"
+    row = {"config": config.stem, "network": name, "strategy": strategy}
+    return row | size(level, config, classes) | _measured(run)
+
+
+def ladder_rows(reports: Reports) -> list[dict]:
+    """The levels' own runs of the lowest seed that have a report there; what a picture takes is
+    None where the level is not here any more, or cannot be built.
+    """
+    rows: dict[str, dict] = {}
+    for run in reports.runs:
+        network = run.metrics["settings"].get("network")
+        if run.config != "config" or run.level in rows or not network:
+            continue
+        row = {"config": run.level, "network": named_step(network["arch"])[0], "strategy": "ladder"}
+        row |= {key: run.metrics[key] for key in ("parameters", "trained_parameters")}
+        row["operations_per_picture"] = None
+        with passed_over(f"the operations of {run.level}"):
+            own = {key: network[key] for key in ("arch", "taps", "trainable")}
+            config = LevelConfig(network=NetworkConfig(**own, image_size=run.metrics["image_size"]))
+            level = levels.find_level(run.level)
+            row |= size(level, config, run.metrics["data"]["classes"])
+        rows[run.level] = row | _measured(run)
+    return list(rows.values())
+
+
+def size(level: Path, config: LevelConfig, classes: int) -> dict:
+    """Parameters, and operations for a picture, of the network as it is built, weights aside."""
+    network, side = bare_network(level, config, classes).eval(), input_size(config.network)
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        network(torch.zeros(1, 3, side, side))
+    return {
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "trained_parameters": sum(p.numel() for p in network.parameters() if p.requires_grad),
+        "operations_per_picture": counter.get_total_flops(),
+    }
+
+
+def _measured(run: Run | None) -> dict:
+    if not run:
+        names = "epochs seconds threads train_accuracy test_accuracy gap interval"
+        return dict.fromkeys(names.split())
+    metrics = run.metrics
+    train, test = metrics["train"]["accuracy"], metrics["test"]["accuracy"]
+    return {
+        "epochs": metrics["epochs"],
+        "seconds": metrics["seconds"],
+        "threads": metrics["machine"].get("threads"),
+        "train_accuracy": train,
+        "test_accuracy": test,
+        "gap": train - test,
+        "interval": metrics["detail"]["interval"],
+    }
 
 
 def _cells(row: dict) -> dict[str, str]:
@@ -66,14 +167,13 @@ def _cells(row: dict) -> dict[str, str]:
         "parameters": f"{row['parameters'] / 1e6:.2f} M",
         "trained": f"{row['trained_parameters'] / 1e6:.2f} M",
         "operations a picture": "unknown" if operations is None else f"{operations / 1e6:,.1f} M",
-        **_measured(row),
+        **_figures(row),
     }
 
 
-def _measured(row: dict) -> dict[str, str]:
+def _figures(row: dict) -> dict[str, str]:
     if row["test_accuracy"] is None:
-        names = "epochs", "time", "CPU threads", "train", "test accuracy", "95 % interval"
-        return dict.fromkeys((*names, "gap, points"), "") | {"test accuracy": "not measured here"}
+        return {"test accuracy": "not measured here"}
     return {
         "epochs": str(row["epochs"]),
         "time": duration(row["seconds"]),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common import compare, find_lr
+from common import compare, find_lr, levels
 from common.config import LevelConfig
 from common.reports import comparison
 from common.utils.errors import UserError
@@ -147,7 +147,7 @@ def test_operations_are_counted_by_hand():
     config = LevelConfig()
     config.network.arch, config.network.weights, config.network.image_size = "mlp", "none", 32
     config.network.trainable = ["head"]
-    size = compare._size(compare.levels.find_level("1"), config, 10)
+    size = comparison.size(levels.find_level("1"), config, 10)
     layers = 3072 * 512 + 512 * 256 + 256 * 10
     assert size["operations_per_picture"] == 2 * layers
     assert size["parameters"] == layers + 2 * (512 + 256) + 10

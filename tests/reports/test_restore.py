@@ -4,7 +4,6 @@ import logging
 
 import pytest
 
-from common import compare
 from common.config import LevelConfig
 from common.models import StagedNetwork
 from common.reports import comparison, gallery, restore
@@ -78,7 +77,7 @@ def test_compare_has_a_row_for_a_level_that_is_gone(tmp_path, monkeypatch, caplo
 
     leave(tmp_path, level="level7_gone", change=with_network)
     leave(tmp_path, level="level8_by_hand")
-    (row,) = compare._ladder_rows(Reports.read(tmp_path))
+    (row,) = comparison.ladder_rows(Reports.read(tmp_path))
     assert (row["config"], row["network"], row["strategy"]) == ("level7_gone", "resnet18", "ladder")
     assert (row["parameters"], row["operations_per_picture"]) == (11_000_000, None)
     assert row["test_accuracy"] == 0.8
