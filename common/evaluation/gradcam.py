@@ -3,14 +3,13 @@
 All in eval mode; the network is left as it was.
 """
 
-import contextlib
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.evaluation.predictions import evaluating
 from common.models import Features, StagedNetwork
 from common.models.staged import pooled
 
@@ -136,14 +135,3 @@ def _outputs(network: StagedNetwork, images: Tensor) -> dict[str, Tensor]:
     for name, stage in network.stages.items():
         x = outputs[name] = stage(x)
     return outputs
-
-
-@contextlib.contextmanager
-def evaluating(network: StagedNetwork) -> Iterator[None]:
-    """Eval mode for the block; then the mode that it was in."""
-    was_training = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(was_training)

@@ -1,5 +1,6 @@
 """Evaluation: logits of every picture, test-time augmentation, and what is counted from them."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from common.config import LevelConfig
 from common.data import Batches, ImageSet, Splits
 from common.data.augment.geometry import reflected
 from common.data.loader import Transform
-from common.evaluation.gradcam import evaluating
 from common.models import FeatureBatches, StagedNetwork, Trunk
 
 CLEAN_TRAIN = 10_000  # training pictures that are evaluated, without augmentation, after training
@@ -79,6 +79,17 @@ def tta_of(config: LevelConfig, data: Splits) -> str:
     """The test-time augmentation of a run: a flip only where a mirrored picture keeps its label."""
     flips = config.test.tta in ("flip", "flip_shifts")
     return "shifts" if flips and not data.mirror else config.test.tta
+
+
+@contextlib.contextmanager
+def evaluating(network: StagedNetwork) -> Iterator[None]:
+    """Eval mode for the block; then the mode that it was in."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)
 
 
 @torch.inference_mode()
