@@ -32,7 +32,6 @@ usage: {prog} [--OPTION VALUE ...]
   --offline       short for --data.name digits --network.weights tiny-imagenet
   --config FILE   another config than the level's own
   --print_config  print the configuration as it would be run, and stop
-  --summary       print the network stage by stage, and stop
   --help          print this, and stop
 
 Below, each option stands with its value in the config. Lists are words or YAML:
@@ -86,9 +85,8 @@ class LevelParser(ArgumentParser):
             lines += [f"{group.title}:"] if options else []
             for option in options:
                 lines.append(f"  --{option.dest} {yaml_files.inline(values[option.dest])}")
-                lines += textwrap.wrap(
-                    option.help, 78, initial_indent=" " * 6, subsequent_indent=" " * 6
-                )
+                words = " ".join(option.help.split())
+                lines += textwrap.wrap(words, 78, initial_indent=" " * 6, subsequent_indent=" " * 6)
             lines += [""] if options else []
         return "\n".join(lines)
 

@@ -26,9 +26,13 @@ class SharedError(UserError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """'; did you mean ...?' with the nearest of the known words, else the list of them."""
+    """'; did you mean ...?' with the nearest of the known words, else the list of them.
+
+    The nearest of dotted words is one that ends in the word: train.lr, for lr.
+    """
     known = list(known)
-    close = difflib.get_close_matches(word, known, n=1)
+    close = [name for name in known if name.rpartition(".")[2] == word]
+    close = close or difflib.get_close_matches(word, known, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(known)}"
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from common.config import load_config
-from common.utils.errors import UserError
+from common.utils.errors import UserError, nearest
 from helpers.projects import PROJECT
 
 LEVEL2 = PROJECT / "level2_augmentation" / "config.yaml"
@@ -170,3 +170,9 @@ def test_values_out_of_range(written, key, bad, good):
 @pytest.mark.parametrize("line", [["--resume"], ["--resume", "--seed", "1"], ["--resume", "true"]])
 def test_resume_is_a_word_of_its_own(line):
     assert load_config(PROJECT / "level1_baseline" / "config.yaml", line).resume is True
+
+
+def test_an_option_without_its_group_is_found_by_its_last_word():
+    assert nearest("lr", ["train.lr", "train.epochs", "augment"]) == "; did you mean 'train.lr'?"
+    assert nearest("train.epoch", ["train.epochs", "data"]) == "; did you mean 'train.epochs'?"
+    assert nearest("zzz", ["a", "b"]) == "; known: a, b"

@@ -12,6 +12,8 @@ from common.reports.figures.plots import STYLE, broken, short
 
 LINE, GAP, NAME = 0.15, 0.1, 0.3  # inches: a line of text, between pictures, a row's name
 
+BOLD, SMALL = {"fontweight": "bold"}, {"fontsize": 8, "ha": "center"}
+
 
 class Cell(NamedTuple):
     """A place in a grid: a picture, uint8 (H, W, 3) or grey float (H, W), and what is said of it.
@@ -33,17 +35,24 @@ def grid(
     Rows may be of different lengths. All is drawn on one Axes, in inches: an Axes for each
     picture takes several times as long.
     """
+    texts = [  # inches above and below the pictures of each row
+        [
+            LINE * max((text.count("\n") + 1 for text in side if text), default=0)
+            for side in zip(*((cell.above, cell.below) for cell in row), strict=True)
+        ]
+        for row in rows
+    ]
+    side = min(size[0], size[1] - min(map(sum, texts))) - GAP
     left = NAME if any(names) else 0.0
-    width, height = left + size[0] * max(map(len, rows)), size[1] * len(rows)
+    width = left + size[0] * max(map(len, rows))
+    height = sum(map(sum, texts)) + len(rows) * (side + GAP)
     figure = Figure(figsize=(width, height), dpi=100, layout="none")
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0), autoscale_on=False)
     axes.set_axis_off()
-    for i, row in enumerate(rows):
-        above, below = (
-            LINE * max((text.count("\n") + 1 for text in texts if text), default=0)
-            for texts in zip(*((cell.above, cell.below) for cell in row), strict=True)
-        )
-        top, bottom = i * size[1] + GAP / 2 + above, (i + 1) * size[1] - GAP / 2 - below
+    bottom = -GAP / 2
+    for i, (row, (above, below)) in enumerate(zip(rows, texts, strict=True)):
+        top = bottom + GAP + above
+        bottom = top + side
         if i < len(names):
             at = left / 2, (top + bottom) / 2
             axes.text(*at, names[i], fontweight="bold", rotation=90, ha="center", va="center")
@@ -52,15 +61,13 @@ def grid(
                 continue
             middle = left + (j + 0.5) * size[0]
             tall, wide = cell.picture.shape[:2]
-            scale = min((size[0] - GAP) / wide, (bottom - top) / tall) / 2
+            scale = side / max(wide, tall) / 2
             x, y = wide * scale, tall * scale
             place = middle - x, middle + x, (top + bottom) / 2 + y, (top + bottom) / 2 - y
             axes.imshow(cell.picture, "gray", aspect="auto", interpolation="nearest", extent=place)
-            texts = {"fontsize": 8, "ha": "center"}
-            axes.text(
-                middle, place[3] - GAP / 4, cell.above, va="bottom", fontweight="bold", **texts
-            )
-            axes.text(middle, place[2] + GAP / 4, cell.below, va="top", **texts)
+            axes.text(middle, place[3] - GAP / 4, cell.above, BOLD, va="bottom", **SMALL)
+            axes.text(middle, place[2] + GAP / 4, cell.below, va="top", **SMALL)
+        bottom += below
     return figure
 
 
