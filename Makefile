@@ -26,10 +26,10 @@ bench: setup ## time every level against the plain pipeline, 2,000 digits (some 
 	@$(BIN)/python -m common.bench --quick --offline --reports runs/bench
 
 test: .venv/ready-test ## the tests, in three processes of one thread each, of which some wait for others they start
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 coverage: .venv/ready-test ## the tests, and what of common/ they cover: 90 % at least
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --cov --cov-report=term
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 proof: .venv/ready-test ## the slow tests: minutes to an hour
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --run-slow -n 2 --dist load
