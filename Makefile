@@ -1,6 +1,8 @@
 PYTHON ?= python3
 PIP_OPTIONS ?=
 BIN := .venv/bin
+# three processes on two cores: some wait for others that they start; in the folders' order
+FAST := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart course report grade bench test coverage proof audit-table lint
@@ -25,11 +27,11 @@ grade: setup ## recompute what the reports claim from the saved weights, and jud
 bench: setup ## time every level against the plain pipeline, 2,000 digits (some minutes)
 	@$(BIN)/python -m common.bench --quick --offline --reports runs/bench
 
-test: .venv/ready-test ## the tests, in three processes of one thread each, of which some wait for others they start
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+test: .venv/ready-test ## the fast tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST)
 
-coverage: .venv/ready-test ## the tests, and what of common/ they cover: 90 % at least
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+coverage: .venv/ready-test ## the fast tests, and what of common/ they cover: 90 % at least
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) --cov --cov-report=term
 
 proof: .venv/ready-test ## the slow tests: minutes to an hour
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --run-slow -n 2 --dist load
