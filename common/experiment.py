@@ -17,13 +17,20 @@ from common.data import Splits, build_augmentation, cifar, load_splits, splits
 from common.data.splits import in_turn
 from common.evaluation import Results, statistics
 from common.models import StagedNetwork, check_network, input_size, weights
+from common.models.adapt import adapt_batch_norm, batch_norm_statistics, pictures_to_adapt
 from common.reports.schema import Run
 from common.reports.store import Reports, check_place, write_report
 from common.reports.summary import bare_network, network_rows, network_summary
 from common.runtime import command, counter_seed, distributed, provenance, start_runtime
 from common.training import checkpoint, guards
 from common.training.logging import Logbook, TensorBoardLog
-from common.training.progress import best_epoch, check_resumable, check_unfinished, clear_drafts
+from common.training.progress import (
+    best_epoch,
+    check_resumable,
+    check_unfinished,
+    clear_drafts,
+    resumed_network,
+)
 from common.training.schedules import build_schedule
 from common.utils import paths
 from common.utils.download import fetch
@@ -32,6 +39,8 @@ from common.utils.files import check_writable
 from common.utils.paths import reports_folder, run_name, runs_folder
 
 log = logging.getLogger("rungs")
+
+APART = "network.trainable", "network.taps", "network.start_from"  # each level has its own
 
 EXAMPLES = 24  # training pictures, each class in turn, that a report shows
 
@@ -95,12 +104,15 @@ class Experiment:
         torch.manual_seed(counter_seed(self.config.seed, "start"))
         with self.processes.in_turn():
             network = build_network(self.config, len(self.data.classes))
+        network.to(self.runtime.device, memory_format=torch.channels_last)
         if self.processes.first:
             if self.config.network.start_from:
                 self._start_from(network, self.config.network.start_from)
+            else:
+                self._adapt(network)
             guards.check_room(self.folder, network, self.config.train.ema is not None)
-        network.start = self.processes.broadcast_object(network.start)
-        network.to(self.runtime.device, memory_format=torch.channels_last)
+        facts = self.processes.broadcast_object((network.start, network.adapted))
+        network.start, network.adapted = facts
         self.processes.broadcast_(network.state_dict().values())
         self.frozen_before = network.frozen_hash()
         return network
@@ -137,6 +149,8 @@ class Experiment:
             "seed": self.config.seed,
             "data": _describe_data(self.data),
             "weights": {"name": network.weights.name, "sha256": network.weights.sha256},
+            "adapted": network.adapted,
+            "start": network.start,
             "image_size": network.weights.image_size,
             "trainable": network.trainable,
             "parameters": sum(p.numel() for p in network.parameters()),
@@ -176,26 +190,52 @@ class Experiment:
         log.info("test accuracy %.2f %%; report: %s", 100 * metrics["test"]["accuracy"], run.folder)
         return metrics
 
-    def _start_from(self, network: StagedNetwork, level: str) -> None:
+    def _adapt(self, network: StagedNetwork) -> None:
+        """Estimate batch norm's statistics anew; of a run that goes on they are in its checkpoint,
+        and computed with another number of threads they might differ in the last bit.
+        """
+        count = pictures_to_adapt(self.config.network)
+        if not count:
+            return
+        last = self.folder / "last.pt"
+        if state := resumed_network(last):
+            adapted = {key: state.get(key) for key in batch_norm_statistics(network)}
+            checkpoint.load_network(network, {"network": network.state_dict() | adapted}, last)
+        else:
+            adapt_batch_norm(network, self.data.train, count, self.runtime)
+            log.info("batch norm adapted to %d training pictures", min(count, len(self.data.train)))
+        network.adapted = count
+        network.start = checkpoint.digest(batch_norm_statistics(network))
+
+    def _start_from(self, network: StagedNetwork, name: str) -> None:
         """Load the best checkpoint of another level's run with the same data, weights and seed."""
-        path = self.folder.parent / run_name(level, "config", self.config.seed) / "best.pt"
+        level, _, stem = name.partition("/")
+        path = self.folder.parent / run_name(level, stem or "config", self.config.seed) / "best.pt"
         known = [path.name for path in levels.find_levels(self.levels)]
         if level not in known:
             raise UserError(f"network.start_from: no level '{level}'{nearest(level, known)}")
-        how = f"run first: {_command_for(level, self.config)}"
+        script = self.levels / level / "run.py"
+        how = f"run first: {_command_for(script, stem, self.config)}"
         if not path.is_file():
-            raise UserError(f"{self.level} starts from {level}'s best checkpoint; {how}")
+            raise UserError(f"{self.level} starts from {name}'s best checkpoint; {how}")
         content = checkpoint.read_checkpoint(path)
         facts = {
             "fingerprint": (self.data.fingerprint, "pictures"),
             "split": (self.data.split, "split"),
             "weights": (network.weights.sha256, "starting weights"),
+            "adapted": (pictures_to_adapt(self.config.network), "network.adapt_batch_norm"),
         }
         for fact, (own, what) in facts.items():
             if content.get(fact) != own:
                 raise UserError(f"{path}: made with other {what} than this run's; {how}")
+        network.adapted, network.start = content["adapted"], checkpoint.digest(content["network"])
+        own = {k: v for k, v in network.state_dict().items() if k.startswith("head.")}
+        head = {k: v for k, v in content["network"].items() if k.startswith("head.")}
+        if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in head.items()}:
+            log.info("the head is new: that of %s is another", name)
+            stages = {k: v for k, v in content["network"].items() if k not in head}
+            content |= {"network": stages | own}
         checkpoint.load_network(network, content, path)
-        network.start = checkpoint.digest(content["network"])
         where = path.relative_to(paths.PROJECT)
         log.info("starts from %s, epoch %d", where, content["epoch"])
 
@@ -233,13 +273,16 @@ def _describe_data(data: Splits) -> dict:
     return {**facts, "classes": len(data.classes), **counts, "skipped": data.skipped}
 
 
-def _command_for(level: str, config: LevelConfig) -> str:
-    """The command that runs another level on this run's data and weights."""
+def _command_for(script: Path, stem: str, config: LevelConfig) -> str:
+    """The command that runs another level, or a config of it, on this run's data and weights."""
+    level = script.parent
+    words = f"python {level.name}/{script.name}"
+    for file in [*level.rglob(f"{stem}.yaml")][:1]:
+        words += f" --config {file.relative_to(level.parent)}"
     own, default = (flat(dataclasses.asdict(settings)) for settings in (config, LevelConfig()))
     shared = [key for key in own if key.startswith(("data.", "network."))]
-    words = f"python {level}/run.py"
     for key in (*shared, "reports", "seed"):
-        if own[key] != default[key] and key not in ("network.trainable", "network.start_from"):
+        if own[key] != default[key] and key not in APART:
             text = str(own[key]).lower() if isinstance(own[key], bool) else str(own[key])
             words += f" --{key} {shlex.quote(text)}"
     return words

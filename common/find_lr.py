@@ -42,6 +42,7 @@ def main() -> None:
     from common.training import Trainer
 
     config.train.schedule, config.audit, config.resume = "constant", False, False
+    config.train.head_lr = None  # one rate for all
     config.file = config.file.with_name("find_lr.yaml")  # so that the level's own run stays
     configured = config.train.lr
     run = Experiment(level / "run.py", config)

@@ -22,10 +22,11 @@ from common.training import fit
 
 
 def build_network(config: LevelConfig, classes: int) -> StagedNetwork:
-    """The pretrained stages, and a linear classifier on the last one's pooled output."""
+    """The pretrained stages, and a linear classifier on the last one's normalised average."""
     backbone = build_backbone(config.network)
     taps = config.network.taps or [list(backbone.stages)[-1]]
-    head = Classifier([backbone.channels[tap] for tap in taps], classes)
+    channels = [backbone.channels[tap] for tap in taps]
+    head = Classifier(channels, classes, config.network.normalise)
     return StagedNetwork(backbone, head, config.network.trainable, taps)
 
 

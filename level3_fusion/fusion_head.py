@@ -5,22 +5,24 @@ from torch import Tensor, nn
 
 
 class FusionHead(nn.Module):
-    """Pooled features of several stages, side by side, projected and classified.
+    """What several stages give, each normalised, side by side, and one linear layer on it.
+
+    A deep stage's numbers are small and a shallow one's large, or the other way round: batch norm
+    without scale and shift gives each number the same weight at the start, and the same rate.
 
     Args:
-        channels: of each stage's features, e.g. layer3's 256 and layer4's 512.
+        inputs: numbers that each stage gives, e.g. layer3's 256 averages and 256 maxima.
         classes: logits.
-        width: of the projection.
-        dropout: share of the projection's outputs that are zeroed in training.
+        normalised: false leaves the numbers as they are.
     """
 
-    def __init__(self, channels: list[int], classes: int, width: int = 256, dropout: float = 0.5):
+    def __init__(self, inputs: list[int], classes: int, normalised: bool = True):
         super().__init__()
-        self.project = nn.Linear(sum(channels), width)
-        self.dropout = nn.Dropout(dropout)
-        self.classify = nn.Linear(width, classes)
+        norms = [nn.BatchNorm1d(n, affine=False) if normalised else nn.Identity() for n in inputs]
+        self.normalise = nn.ModuleList(norms)
+        self.classify = nn.Linear(sum(inputs), classes)
 
-    def forward(self, *pooled: Tensor) -> Tensor:
-        """One (B, channels) a stage, averaged over its map's pixels -> logits (B, classes)."""
-        fused = torch.cat(pooled, dim=1)
-        return self.classify(self.dropout(torch.relu(self.project(fused))))
+    def forward(self, *taps: Tensor) -> Tensor:
+        """One (B, D) a stage -> logits (B, classes)."""
+        fused = [norm(tap) for norm, tap in zip(self.normalise, taps, strict=True)]
+        return self.classify(torch.cat(fused, dim=1))

@@ -1,7 +1,8 @@
-"""Level 3: a head that fuses two depths.
+"""Level 3: a head that fuses three depths.
 
-layer4 says what a picture shows, layer3 keeps finer parts of it. The head reads both. All else is
-level 2's, so that this level's gain is the head's.
+layer4 says what a picture shows, layer3 and layer2 keep finer parts of it. The head reads all
+three, by the average and by the maximum of each channel. All else is level 2's, so that this
+level's gain is the head's.
 """
 
 import sys
@@ -17,17 +18,24 @@ if __name__ == "__main__":  # --help and a mistyped option are answered before t
 from common.config import LevelConfig
 from common.evaluation import evaluate
 from common.experiment import Experiment, run_level
-from common.models import StagedNetwork, Trunk, build_backbone
+from common.models import StagedNetwork, Trunk, average_and_maximum, build_backbone
 from common.training import fit
+from level2_augmentation.run import build_network as level2_network
 from level3_fusion.fusion_head import FusionHead
 
 
 def build_network(config: LevelConfig, classes: int) -> StagedNetwork:
-    """The pretrained stages, and a head on the pooled outputs of layer3 and layer4."""
+    """The pretrained stages, and a head on the outputs of layer2, layer3 and layer4.
+
+    With a single tap there is nothing to fuse: that is level 2's network.
+    """
+    taps = config.network.taps or ["layer2", "layer3", "layer4"]
+    if len(taps) == 1:
+        return level2_network(config, classes)
     backbone = build_backbone(config.network)
-    taps = config.network.taps or ["layer3", "layer4"]
-    head = FusionHead([backbone.channels[tap] for tap in taps], classes)
-    return StagedNetwork(backbone, head, config.network.trainable, taps)
+    inputs = [2 * backbone.channels[tap] for tap in taps]
+    head = FusionHead(inputs, classes, config.network.normalise)
+    return StagedNetwork(backbone, head, config.network.trainable, taps, average_and_maximum)
 
 
 def main(config: LevelConfig) -> dict:

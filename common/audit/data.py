@@ -114,7 +114,8 @@ def augmentation_on_train(context: AuditContext) -> tuple[bool, str, str]:
     evaluated = torch.cat([images for images, _ in trainer.val.batches.epoch()])
     gap = largest_gap(evaluated, context.pictures(val))
     next(iter(trainer.train.epoch(1)))
-    kept = bool(context.config.augment) and trainer.train.trunk.recall(train) is not None
+    fixed = context.config.train.views or not context.config.augment
+    kept = bool(trainer.train.held) and not fixed
     expected = f"{'several' if moves else 'one'} of 32 different, val as it is"
     seen = f"{different} of 32 different, val {gap:.0e} off"
     seen += ", kept over epochs" if kept else ""

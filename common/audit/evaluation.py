@@ -14,7 +14,7 @@ def _predict(
 ) -> Predictions:
     batches = Batches(part, network.weights, batch_size, context.runtime)
     trunk = Trunk(network, context.runtime)
-    return predict(network, FeatureBatches(batches, trunk, repeats=False))
+    return predict(network, FeatureBatches(batches, trunk))
 
 
 @check("two evaluations agree", "dropout or batch norm left in train mode while evaluating")
@@ -37,7 +37,7 @@ def batch_independent(context: AuditContext) -> tuple[bool, str, str]:
 
 @check("accuracy is total over total", "the mean of batch means, where the last batch is short")
 def total_over_total(context: AuditContext) -> tuple[bool, str, str]:
-    trainer = context.trainer(lr=1e-12, optimizer="sgd", weight_decay=0.0)
+    trainer = context.trainer(lr=1e-12, head_lr=None, optimizer="sgd", weight_decay=0.0)
     hits: list[Tensor] = []
     losses: list[Tensor] = []
     step = trainer.step

@@ -6,8 +6,16 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from common.audit.context import AuditContext, check, cross_entropy, largest_gap, without_dropout
+from common.audit.context import (
+    AuditContext,
+    check,
+    cross_entropy,
+    largest_gap,
+    plain_logits,
+    without_dropout,
+)
 from common.models import StagedNetwork
+from common.models.adapt import adapt_batch_norm, pictures_to_adapt
 from common.training import Trainer
 from common.training.schedules import Schedule, build_schedule
 
@@ -17,7 +25,7 @@ def overfits_one_batch(context: AuditContext) -> tuple[bool, str, str]:
     plain = {"optimizer": "adam", "schedule": "constant", "weight_decay": 0.0}
     expected, tried = "a loss below 30 % of the start's in 40 steps", []
     for rate in (3e-3, 3e-4, 0.1):  # of some network each; the last for features that are faint
-        trainer = context.trainer(lr=rate, label_smoothing=0.0, **plain)
+        trainer = context.trainer(lr=rate, head_lr=None, label_smoothing=0.0, **plain)
         without_dropout(trainer.network).train()
         features, targets = next(trainer.train.epoch(0))
         losses = [float(trainer.step(0, features, targets)[0])]
@@ -58,7 +66,7 @@ def step_as_configured(context: AuditContext) -> tuple[bool, str, str]:
             parameter.grad = gradient * scale
             felt[parameter] |= gradient.abs() > noise
         for depth, group in enumerate(optimizer.param_groups):
-            group["lr"] = trainer.config.train.lr * rate(step, depth)
+            group["lr"] = group["initial_lr"] * rate(step, depth)
         optimizer.step()
     worst, where = _furthest(start, own, reference, felt)
     expected = "the weights of torch's own optimiser after 2 steps on the same batches"
@@ -79,7 +87,10 @@ def _reference_optimizer(network: StagedNetwork, context: AuditContext) -> torch
         parameter.requires_grad_(name.startswith(starts) and name not in fixed)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
     momentum = {"momentum": 0.9, "nesterov": True} if train.optimizer == "sgd" else {}
-    parameters = [{"params": group} for group in groups]
+    rates = [train.head_lr if start == "head." and train.head_lr else train.lr for start in starts]
+    parameters = [
+        {"params": group, "initial_lr": rate} for group, rate in zip(groups, rates, strict=True)
+    ]
     options = {"lr": train.lr, "weight_decay": train.weight_decay, "foreach": False}
     return kind[train.optimizer](parameters, **options, **momentum)
 
@@ -156,10 +167,32 @@ def frozen_is_frozen(context: AuditContext) -> tuple[bool, str, str]:
     pulled = [key for key, p in trainer.network.named_parameters() if p.grad is not None]
     fixed = _batch_norm_keys(trainer.network) if context.config.train.freeze_batch_norm else ()
     strays = [key for key in moved + pulled if not key.startswith(trains) or key in fixed]
-    still = [name for name in trains if not any(key.startswith(name) for key in moved)]
+    learned = set(moved) & dict(trainer.network.named_parameters()).keys()  # no buffers
+    still = [name for name in trains if not any(key.startswith(name) for key in learned)]
     seen = f"{len(moved)} moved" + (f", frozen, and touched: {strays[0]}" if strays else "")
     seen += f", nothing in {still[0]}" if still else ""
     return not strays and not still, f"what moves is in {', '.join(names)}, and all of it", seen
+
+
+@check("batch norm is adapted as it says", "a moving average, or other pictures than train's")
+def adapted(context: AuditContext) -> tuple[bool, str, str]:
+    network, train = context.network(), context.data.train
+    norms = [m for m in network.stages.modules() if isinstance(m, nn.BatchNorm2d)]
+    expected = "the mean and variance of what reaches the first batch norm; nothing else moves"
+    if not norms or not pictures_to_adapt(context.config.network):
+        return True, expected, "not adapted"
+    before, reaching = copy.deepcopy(network.state_dict()), []
+    norms[0].register_forward_pre_hook(lambda _, inputs: reaching.append(inputs[0]))
+    plain_logits(network, context.pictures(train))
+    adapt_batch_norm(network, train, len(train), context.runtime)
+    seen = reaching[0].transpose(0, 1).flatten(1).float()
+    own, other = torch.stack([seen.mean(1), seen.var(1)]), [norms[0].running_mean]
+    gap = largest_gap(torch.stack([*other, norms[0].running_var]), own)
+    state = network.state_dict().items()
+    moved = {key for key, value in state if not torch.equal(value, before[key])}
+    strays = moved - _batch_norm_keys(network) | moved & dict(network.named_parameters()).keys()
+    text = f"{gap:.0e} off" + (f", and moved: {min(strays)}" if strays else "")
+    return gap < 1e-2 and not strays, expected, text
 
 
 @check("the rate moves as configured", "the schedule stepped once an epoch instead of a step")
@@ -175,7 +208,9 @@ def rate_as_configured(context: AuditContext) -> tuple[bool, str, str]:
     trainer.step = spy
     trainer.epoch(1)
     factor = _schedule(trainer)
-    expected = [trainer.config.train.lr * factor(step) for step in range(len(trainer.train))]
+    train, head = trainer.config.train, "head" in trainer.config.network.trainable
+    peak = train.head_lr if head and train.head_lr else train.lr
+    expected = [peak * factor(step) for step in range(len(trainer.train))]
     good = len(rates) == len(expected)
     good = good and largest_gap(torch.tensor(rates), torch.tensor(expected)) < 1e-6
     seen = f"{rates[0]:.1e} to {rates[-1]:.1e}"

@@ -83,8 +83,11 @@ def fit_and_test(
 
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     kinds["sgd"] = lambda *a, **k: torch.optim.SGD(*a, momentum=0.9, nesterov=True, **k)
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    optimizer = kinds[train.optimizer](parameters, lr=train.lr, weight_decay=train.weight_decay)
+    groups = [
+        {"params": [p for p in part.parameters() if p.requires_grad], "peak": train.peak(name)}
+        for name, part in network.named_children()
+    ]
+    optimizer = kinds[train.optimizer](groups, lr=train.lr, weight_decay=train.weight_decay)
     steps = -(-len(data.train) // train.batch_size)
     rate = build_schedule(train.schedule, train.epochs * steps)
     best = -1.0
@@ -92,7 +95,7 @@ def fit_and_test(
         network.train()
         for step, (images, labels) in enumerate(loop(epoch + 1), epoch * steps):
             for group in optimizer.param_groups:
-                group["lr"] = train.lr * rate(step)
+                group["lr"] = group["peak"] * rate(step)
             output, labels = forward(images).float(), labels.to(device, non_blocking=True)
             loss = F.cross_entropy(output, labels, label_smoothing=train.label_smoothing)
             optimizer.zero_grad()

@@ -19,6 +19,7 @@ from common.data import Splits, load_splits
 from common.evaluation import average_logits, tta_of, views
 from common.evaluation.predictions import test_passes
 from common.models import StagedNetwork, Trunk, input_size
+from common.models.trunk import kept_bytes
 from common.runtime import Runtime, counter_seed, start_runtime
 from common.training import checkpoint, fit
 
@@ -34,8 +35,9 @@ PIPELINES = *PLAIN, "folding", "ours"  # folding: ours, but nothing is kept
 class Forgetful(Trunk):
     """A trunk that keeps nothing."""
 
-    def keep(self, batches: object) -> None:
-        """Leave every feature to be computed anew."""
+    def __init__(self, network: StagedNetwork, runtime: Runtime):
+        super().__init__(network, runtime)
+        self.keeps = False
 
 
 def main() -> None:
@@ -86,7 +88,7 @@ def timed(
         fit(network, data, config, trunk, folder)
         score = average_logits(list(test_passes(network, data, config, trunk))).score()
         correct, total = score["correct"], score["total"]
-        kept = sum(features.nbytes for _, features in trunk.kept)
+        kept = kept_bytes()
     seconds = time.perf_counter() - started
     passes = config.train.epochs * (len(data.train) + len(data.val))
     passes += len(views(tta_of(config, data))) * len(data.test)

@@ -62,6 +62,9 @@ NOT_NEGATIVE = number("at least 0", lambda value: 0 <= value < math.inf)
 PART = number("between 0 and 1", lambda value: 0 < value < 1)
 SHARE = number("in [0, 1)", lambda value: 0 <= value < 1)
 STAGES = Rule("at least one stage", bool)
+PICTURES = Rule(
+    "auto, 0, or at least 2", lambda value: value == "auto" or value == 0 or whole(2).holds(value)
+)
 SEEDS = Rule(
     "one or more numbers, each at least 0 and given once",
     lambda seeds: 0 < len(seeds) == len(set(seeds)) and all(map(whole(0).holds, seeds)),

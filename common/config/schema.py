@@ -6,7 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from common.config.ranges import NOT_NEGATIVE, PART, POSITIVE, SEEDS, SHARE, SIDE, STAGES, whole
+from common.config.ranges import (
+    NOT_NEGATIVE,
+    PART,
+    PICTURES,
+    POSITIVE,
+    SEEDS,
+    SHARE,
+    SIDE,
+    STAGES,
+    whole,
+)
 from common.utils.paths import PROJECT, tilde
 
 # A technique by name, with or without parameters: "flip", or {"crop": {"padding": 4}}.
@@ -56,7 +66,13 @@ class NetworkConfig:
     taps: list[str] | None = None
     """the stages that the head reads (default: the level's own choice)"""
     start_from: str | None = None
-    """a level whose best checkpoint of the same seed is the starting point"""
+    """a level, or one with a config of it (level1_baseline/wide), whose best checkpoint of the same
+    seed is the starting point; the head is new where the other's does not fit"""
+    normalise: bool = True
+    """the head normalises what it reads, by batch norm without scale and shift"""
+    adapt_batch_norm: Annotated[int | Literal["auto"], PICTURES] = "auto"
+    """training pictures on which batch norm's statistics are estimated anew, once, before anything
+    trains; 0: not at all; auto: where that was seen to help with these weights"""
 
 
 @dataclass
@@ -65,12 +81,17 @@ class TrainConfig:
 
     epochs: Annotated[int, whole(1)] = 5
     """passes over the training pictures"""
+    views: Annotated[int | None, whole(1)] = None
+    """augmented views of each picture: what the frozen stages make of them is kept, and epochs take
+    them in turn (default: new ones each epoch)"""
     batch_size: Annotated[int, whole(1, 2**31 - 1)] = 128
     """pictures a step"""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     """adam, adamw, or sgd (Nesterov momentum 0.9)"""
     lr: Annotated[float, POSITIVE] = 1e-3
     """learning rate, the peak where a schedule moves it"""
+    head_lr: Annotated[float | None, POSITIVE] = None
+    """the head's own, as it is new where the stages are not (default: that of the stages)"""
     weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
     """L2 penalty of adam and sgd; decoupled for adamw"""
     schedule: Step = "constant"
@@ -99,6 +120,10 @@ class TrainConfig:
     GPU; with `fast` only"""
     deterministic: bool = False
     """on a GPU, too, the same seed gives the same bits; slower there"""
+
+    def peak(self, part: str) -> float:
+        """The learning rate of the head ("head") or a stage, less what the schedule makes of it."""
+        return self.head_lr if part == "head" and self.head_lr else self.lr
 
 
 @dataclass

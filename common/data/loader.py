@@ -44,6 +44,8 @@ class Batches:
         batch_size: pictures a batch; the last may be shorter.
         transform: what is done to the bytes of a batch: an augmentation, or a test-time view.
         seed: shuffles and augments by (seed, epoch, step) alone; None keeps the order.
+        views: of each picture, the augmentation's first ones, which epochs take in turn, in an
+            order of their own each; None: every epoch has a new one.
     """
 
     def __init__(
@@ -54,9 +56,14 @@ class Batches:
         runtime: Runtime,
         transform: Transform | None = None,
         seed: int | None = None,
+        views: int | None = None,
     ):
         self.images, self.spec, self.batch_size = images, spec, batch_size
         self.runtime, self.transform, self.seed = runtime, transform, seed
+        self.views = views if transform else None
+        coins = torch.Generator().manual_seed(counter_seed(seed or 0, "mirror"))
+        self.coins = torch.rand(len(images), generator=coins) < 0.5  # which begin mirrored
+        self._drawn: tuple[int, Tensor, Tensor] | None = None  # a view of all, and its labels
         self.source, self.rows = _to_device(images, runtime.device)
         self.labels = images.labels.to(runtime.device)
         self.mean = torch.tensor(spec.mean, device=runtime.device).view(3, 1, 1)
@@ -79,33 +86,74 @@ class Batches:
         generator = torch.Generator().manual_seed(counter_seed(self.seed, "order", epoch))
         return self.split(torch.randperm(count, generator=generator))
 
+    def view(self, epoch: int) -> int:
+        """The epoch (from 1) whose augmentation this one has: an earlier one's, or its own."""
+        return (epoch - 1) % self.views + 1 if self.views and epoch else epoch
+
     def epoch(self, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (pictures (B, 3, S, S), labels int64 (B,)) on the device."""
+        view = self.view(epoch)
         for step, positions in enumerate(self.order(epoch)):
-            yield self.batch(positions, epoch, step)
+            if view == epoch:
+                yield self.batch(positions, epoch, step)
+            else:
+                at = positions.to(self.runtime.device)
+                pixels, labels = (whole[at] for whole in self._view(view))
+                own = self._own(len(positions))
+                yield self.network_input(pixels[own]), labels[own]
 
     def batch(self, positions: Tensor, epoch: int = 0, step: int = 0) -> tuple[Tensor, Tensor]:
         """The pictures at these positions, as network input, and their labels.
 
         Where the transform mixes pictures, labels are shares of the classes, float32 (B, C).
         """
-        device, own = self.runtime.device, slice(None)
-        if self.seed is not None:
-            least = 1 if device.type == "cuda" else 2  # a batch norm of its own needs two
-            own = self.runtime.processes.rows(len(positions), least)
+        own = self._own(len(positions))
         if self.transform is None:
             positions, own = positions[own], slice(None)
+        pixels, labels = self._pixels(positions, epoch, step)
+        return self.network_input(pixels[own]), labels[own]
+
+    def _own(self, count: int) -> list[int] | slice:
+        """The rows of a batch of a shuffled set that this process computes."""
+        if self.seed is None:
+            return slice(None)
+        least = 1 if self.runtime.device.type == "cuda" else 2  # a batch norm of its own needs two
+        return self.runtime.processes.rows(count, least)
+
+    def _view(self, view: int) -> tuple[Tensor, Tensor]:
+        """All pictures and labels as the augmentation of an earlier epoch made them, by position.
+
+        They are drawn again: kept for this epoch, not for all.
+        """
+        if self._drawn is None or self._drawn[0] != view:
+            self._drawn, wholes = None, None
+            for step, positions in enumerate(self.order(view)):
+                parts = self._pixels(positions, view, step)
+                if wholes is None:
+                    wholes = [part.new_empty(len(self.images), *part.shape[1:]) for part in parts]
+                for whole, part in zip(wholes, parts, strict=True):
+                    whole[positions.to(whole.device)] = part
+            self._drawn = view, *wholes
+        return self._drawn[1:]
+
+    def _pixels(self, positions: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        """These pictures' bytes, transformed as at this step, and their labels."""
+        device = self.runtime.device
         rows = self.rows[positions.to(self.rows.device)]
         pixels = self.source[rows].to(device, non_blocking=True)
         labels = self.labels[positions.to(device)]
         if self.transform is not None:  # drawn for the whole batch, whoever computes its rows
             generator = torch.Generator(device)
             generator.manual_seed(counter_seed(self.seed or 0, "transform", epoch, step))
+            ours = isinstance(self.transform, Augmentation)
+            if ours and self.transform.alternates:
+                mirrored = self.coins[positions].to(device) ^ bool(epoch % 2)
+                pixels = torch.where(mirrored.view(-1, 1, 1, 1), pixels.flip(3), pixels)
             pixels = self.transform(pixels, generator)
-            if isinstance(self.transform, Augmentation) and self.transform.mixes:
+            if ours and self.transform.mixes:
                 classes = len(self.images.classes)
                 pixels, labels = self.transform.mix(pixels, labels, classes, generator)
-        return self.network_input(pixels[own]), labels[own]
+        return pixels, labels
 
     def network_input(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) of 0 to 255 -> normalised (B, 3, S, S), channels last, in the run's type."""

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from common.evaluation.predictions import evaluating
 from common.models import Features, StagedNetwork
-from common.models.staged import pooled
 
 
 def activation_maps(
@@ -37,7 +36,9 @@ def activation_maps(
             outputs = _outputs(network, images)
         looked_at = _stages_with_places(network, outputs)
         if not looked_at:
-            return None, network.head(*(pooled(outputs[tap]) for tap in network.taps)).detach()
+            return None, network.head(
+                *(network.pool(outputs[tap]) for tap in network.taps)
+            ).detach()
         with torch.enable_grad():
             leaves = {name: outputs[name].requires_grad_() for name in looked_at}
             logits = network.head(*_taps(network, leaves))
@@ -66,7 +67,7 @@ def _stages_with_places(network: StagedNetwork, outputs: dict[str, Tensor]) -> l
 def _taps(network: StagedNetwork, leaves: dict[str, Tensor]) -> list[Tensor]:
     """What the head reads, from the leaves alone."""
     if set(leaves) == set(network.taps):
-        return [pooled(leaves[tap]) for tap in network.taps]
+        return [network.pool(leaves[tap]) for tap in network.taps]
     ((name, leaf),) = leaves.items()
     names = list(network.stages)
     taps = network.run(Features(leaf, {}), names[names.index(name) + 1 :]).taps

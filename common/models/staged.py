@@ -1,6 +1,8 @@
 """A network as named stages and a head: which of them train, and what the head reads."""
 
 import hashlib
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +15,7 @@ from common.models.backbones import Backbone, check_stages
 class Features:
     """What the frozen prefix hands on: its last map, and the taps it passed, pooled.
 
-    `x`: float (B, ...), the input of the first stage that trains; `taps`: name -> (B, C).
+    `x`: float (B, ...), the input of the first stage that trains; `taps`: name -> (B, D).
     """
 
     x: Tensor
@@ -31,15 +33,51 @@ class Features:
     def nbytes(self) -> int:
         return self.x.nbytes + sum(tap.nbytes for tap in self.taps.values())
 
-    def empty(self, count: int) -> "Features":
-        """Room for the features of `count` pictures, each picture's laid out as here."""
+    def empty(self, count: int, memory: Tensor | None = None) -> "Features":
+        """Room for the features of `count` pictures, each picture's laid out as here.
 
-        def room(x: Tensor) -> Tensor:
-            last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-            layout = torch.channels_last if last else torch.contiguous_format
-            return x.new_empty((count, *x.shape[1:])).contiguous(memory_format=layout)
+        Args:
+            memory: bytes to lay them out in, uint8 (n,); new ones if None.
+        """
 
-        return Features(room(self.x), {name: room(tap) for name, tap in self.taps.items()})
+        def room(x: Tensor, start: int) -> Tensor:
+            shape, last = (count, *x.shape[1:]), x.ndim == 4
+            if last:  # channels last in memory, whatever a stage's output is: convolutions read it
+                shape = count, *x.shape[2:], x.shape[1]
+            if memory is None:
+                whole = x.new_empty(shape)
+            else:
+                size = math.prod(shape) * x.element_size()
+                whole = memory[start : start + size].view(x.dtype).view(shape)
+            return whole.permute(0, 3, 1, 2) if last else whole
+
+        parts, start = {}, 0
+        for name, part in {"": self.x, **self.taps}.items():
+            parts[name] = room(part, start)
+            start += parts[name].nbytes
+        return Features(parts.pop(""), parts)
+
+
+def average(x: Tensor) -> Tensor:
+    """A stage's output as one vector a picture (B, C).
+
+    Maps (B, C, H, W) are averaged over their pixels; of tokens (B, T, C) the first is taken, a
+    vision transformer's class token.
+    """
+    if x.ndim == 4:
+        return x.mean((2, 3))
+    return x[:, 0] if x.ndim == 3 else x
+
+
+def average_and_maximum(x: Tensor) -> Tensor:
+    """A stage's output as one vector a picture (B, 2 C): what there is of each channel on the
+    whole, and at its strongest place.
+
+    Of tokens (B, T, C), the class token and the maximum of the others; a vector stands twice.
+    """
+    if x.ndim == 4:
+        return torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
+    return torch.cat([x[:, 0], x[:, 1:].amax(1)] if x.ndim == 3 else [x, x], dim=1)
 
 
 class StagedNetwork(nn.Module):
@@ -51,24 +89,37 @@ class StagedNetwork(nn.Module):
 
     Args:
         backbone: the stages, with their weights.
-        head: takes one (B, C) tensor a tap, in the order of `taps`; gives logits (B, classes).
+        head: takes one (B, D) tensor a tap, in the order of `taps`; gives logits (B, classes).
         trainable: the names that train; "head" is the head's.
         taps: the stages the head reads.
+        pool: makes a tapped stage's output one vector a picture, (B, D).
     Attributes:
         weights: what the stages started from.
-        start: digest of another level's network, where its best checkpoint was put in; else None.
+        start: digest of what was put in before training: another level's best checkpoint, or batch
+            norm's new statistics; else None.
+        adapted: pictures that batch norm's statistics were estimated anew on; 0: those of the
+            weights.
     Raises:
         UserError: a name in `trainable` or `taps` that is no stage.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module, trainable: list[str], taps: list[str]):
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        trainable: list[str],
+        taps: list[str],
+        pool: Callable[[Tensor], Tensor] = average,
+    ):
         super().__init__()
+        self.pool = pool
         self.stages = nn.ModuleDict(backbone.stages)
         self.head = head
         self.taps = tuple(taps)
         check_stages("taps", taps, self.stages)
         self.weights = backbone.weights
         self.start: str | None = None
+        self.adapted = 0
         self.batch_norm_trains = True
         known = [*self.stages, "head"]
         check_stages("trainable", trainable, known)
@@ -156,7 +207,7 @@ class StagedNetwork(nn.Module):
         for name in names:
             x = stages[name](x)
             if name in self.taps:
-                taps[name] = pooled(x)
+                taps[name] = self.pool(x)
         return Features(x, taps)
 
 
@@ -165,27 +216,28 @@ def batch_norms(module: nn.Module) -> list[nn.Module]:
     return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
-def pooled(x: Tensor) -> Tensor:
-    """A stage's output as one vector a picture (B, C).
-
-    Maps (B, C, H, W) are averaged over their pixels; of tokens (B, T, C) the first is taken, a
-    vision transformer's class token.
-    """
-    if x.ndim == 4:
-        return x.mean((2, 3))
-    return x[:, 0] if x.ndim == 3 else x
-
-
 class Classifier(nn.Module):
-    """One linear layer on the pooled output of the last stage, or of several taps side by side."""
+    """One linear layer on what the taps give, side by side, each number normalised.
 
-    def __init__(self, channels: list[int], classes: int):
+    Stages differ in scale by orders of magnitude, and a rate suits one scale: batch norm without
+    scale and shift of its own, as linear probes have it (He et al., 2022,
+    https://arxiv.org/abs/2111.06377), gives all the same.
+
+    Args:
+        inputs: numbers that each tap gives.
+        classes: logits.
+        normalised: false leaves the numbers as they are.
+    """
+
+    def __init__(self, inputs: list[int], classes: int, normalised: bool = True):
         super().__init__()
-        self.classify = nn.Linear(sum(channels), classes)
+        count = sum(inputs)
+        self.normalise = nn.BatchNorm1d(count, affine=False) if normalised else nn.Identity()
+        self.classify = nn.Linear(count, classes)
 
-    def forward(self, *pooled: Tensor) -> Tensor:
-        """One (B, channels) a tap -> logits (B, classes)."""
-        return self.classify(torch.cat(pooled, dim=1))
+    def forward(self, *taps: Tensor) -> Tensor:
+        """One (B, D) a tap -> logits (B, classes)."""
+        return self.classify(self.normalise(torch.cat(taps, dim=1)))
 
 
 def state_hash(module: nn.Module, only: set[str] | None = None) -> str:

@@ -2,7 +2,13 @@
 
 import copy
 import logging
+import shutil
+import tempfile
+import time
+from collections import OrderedDict
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import torch
@@ -10,7 +16,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from common.data import Batches, ImageSet
-from common.models.staged import Features, StagedNetwork
+from common.models.staged import Features, StagedNetwork, state_hash
 from common.runtime import Runtime
 
 log = logging.getLogger("rungs")
@@ -26,12 +32,13 @@ class Trunk:
     still in the cache when the next one reads it; else, the network's own stages under autocast.
 
     Attributes:
-        kept: image sets whose features are kept, and the features, in the set's order.
+        key: digest of all that a picture's features hang on, but for the picture.
+        keeps: whether what it makes may be kept.
+        borrowed: seconds that another run has spent on what this one did not have to make.
     """
 
     def __init__(self, network: StagedNetwork, runtime: Runtime):
         self.network, self.runtime = network, runtime
-        self.kept: list[tuple[ImageSet, Features]] = []
         self.stages = network.stages
         if runtime.fast:
             stages = {name: folded(network.stages[name]) for name in network.prefix}
@@ -39,6 +46,10 @@ class Trunk:
             self.stages.to(memory_format=torch.channels_last)
             for stage in self.stages.values() if runtime.compile else ():
                 stage.compile(dynamic=False)
+        state = state_hash(network, set(network.state_keys(network.prefix)))
+        how = runtime.device, runtime.dtype, runtime.compile, torch.get_num_threads()
+        self.keeps, self.borrowed, self.run = runtime.fast and bool(network.prefix), 0.0, object()
+        self.key = f"{state} {network.taps} {network.pool.__qualname__} {how}"
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Features:
@@ -63,29 +74,6 @@ class Trunk:
             features.x = features.x.new_empty((len(images), 0))  # the head reads the taps alone
         return features
 
-    def keep(self, batches: Batches) -> None:
-        """Compute and keep a set's features, if they fit in half of the memory that is free."""
-        images, kept = batches.images, None
-        for positions in batches.split(torch.arange(len(images))):
-            features = self(batches.batch(positions)[0])
-            if kept is None:
-                need = features.nbytes / len(positions) * len(images)
-                if need > free_memory(features.x.device) / 2:
-                    log.info("features not kept: %.1f GiB, over half of what is free", need / 2**30)
-                    return
-                kept = features.empty(len(images))
-            kept[positions[0] : positions[-1] + 1] = features
-        self.kept.append((images, kept))
-
-    def recall(self, images: ImageSet) -> tuple[Features, Tensor] | None:
-        """Kept features, and where in them each picture's are: int64 (N,); None if not kept."""
-        for known, features in self.kept:
-            if known.source is images.source:
-                places = torch.searchsorted(known.rows, images.rows).clamp(max=len(known) - 1)
-                if torch.equal(known.rows[places], images.rows):
-                    return features, places.to(features.x.device)
-        return None
-
 
 def folded(stage: nn.Module) -> nn.Module:
     """A copy of a stage in eval mode, each batch norm folded into the convolution before it."""
@@ -98,12 +86,16 @@ def folded(stage: nn.Module) -> nn.Module:
 class FeatureBatches:
     """Batches of what the trunk makes of the pictures.
 
-    Where pictures come unchanged (no augmentation, no test-time view), features that are kept are
-    taken from there; with `repeats`, as the same pictures will come again, they are kept first.
+    Where the same pictures come again, unchanged or in one of a few augmented views, what the trunk
+    made of them is kept: see `Kept`.
+
+    Args:
+        folder: where goes what is too large for memory.
     """
 
-    def __init__(self, batches: Batches, trunk: Trunk, repeats: bool):
-        self.batches, self.trunk, self.repeats = batches, trunk, repeats
+    def __init__(self, batches: Batches, trunk: Trunk, folder: Path | None = None):
+        self.batches, self.trunk, self.folder = batches, trunk, folder
+        self.held: dict[int, Kept] = {}  # by view; 0: the pictures as they are
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -111,27 +103,128 @@ class FeatureBatches:
 
     def epoch(self, epoch: int = 0) -> Iterator[tuple[Features, Tensor]]:
         """Yield (features, labels int64 (B,)) on the device."""
-        kept = self._kept()
+        kept = self._kept(self.batches.view(epoch))
         if kept is None:
             for images, labels in self.batches.epoch(epoch):
                 yield self.trunk(images), labels
             return
-        features, places = kept
         for positions in self.batches.order(epoch):
-            positions = positions.to(places.device)
-            yield features[places[positions]], self.batches.labels[positions]
+            positions = positions.to(kept.labels.device)
+            yield kept.features[kept.places[positions]], kept.labels[positions]
 
-    def _kept(self) -> tuple[Features, Tensor] | None:
-        trunk, images = self.trunk, self.batches.images
+    def _kept(self, view: int) -> "Kept | None":
+        """All features of the pictures, or of a view of them; None where they are not kept."""
+        batches, trunk = self.batches, self.trunk
         several = trunk.runtime.processes.world > 1  # each would have to keep all pictures'
-        if self.batches.transform or not trunk.runtime.fast or not trunk.network.prefix or several:
+        new = batches.transform and not batches.views
+        if new or several or not trunk.keeps:
             return None
-        kept = trunk.recall(images)
-        if kept is None and self.repeats:
-            trunk.keep(self.batches)
-            kept = trunk.recall(images)
-            self.repeats = kept is not None
+        how = (trunk.key, repr(batches.spec), batches.batch_size)
+        if batches.transform:
+            how += repr(batches.transform), batches.seed, view
+        else:
+            view = 0
+        if view not in self.held:
+            kept = recall(how, batches.images)
+            if kept and kept.run is not trunk.run:
+                trunk.borrowed += kept.seconds
+            kept = kept or self._keep(how, view)
+            if kept is None:
+                return None
+            self.held[view] = kept
+        return self.held[view]
+
+    def _keep(self, how: tuple, view: int) -> "Kept | None":
+        """Go once through the pictures, or through a view of them in its own epoch's batches."""
+        batches, features, labels, started = self.batches, None, None, time.perf_counter()
+        order, epoch = batches.order(view), batches.epoch(view)
+        if not batches.transform:
+            order = batches.split(torch.arange(len(batches.images)))
+            epoch = map(batches.batch, order)
+        for positions, (images, targets) in zip(order, epoch, strict=True):
+            part = self.trunk(images)
+            if features is None:
+                features = room(part, len(batches.images), self.folder)
+                if features is None:
+                    return None
+                labels = targets.new_empty(len(batches.images), *targets.shape[1:])
+            positions = positions.to(labels.device)
+            features[positions], labels[positions] = part, targets
+        places = torch.arange(len(labels), device=labels.device)
+        seconds = time.perf_counter() - started
+        kept = Kept(batches.images, features, places, labels, seconds, self.trunk.run)
+        _KEPT.setdefault(how, []).append(kept)
         return kept
+
+
+class Kept(NamedTuple):
+    """What a trunk made of pictures.
+
+    It is kept for all runs of a process: a level, its ablations and the level above mostly share
+    the frozen stages, and test pictures are the same for all.
+
+    Attributes:
+        images: which.
+        features: their features and others'.
+        places: int64 (N,), where in those each picture's are.
+        labels: int64 (N,), or shares of the classes, float32 (N, C).
+        seconds: that it took.
+        run: of which trunk.
+    """
+
+    images: ImageSet
+    features: Features
+    places: Tensor
+    labels: Tensor
+    seconds: float
+    run: object
+
+
+_KEPT: OrderedDict[tuple, list[Kept]] = OrderedDict()  # by how they were made; the oldest first
+
+
+def recall(how: tuple, images: ImageSet) -> Kept | None:
+    """The features of these pictures, which may be a part of those that are kept."""
+    for kept in _KEPT.get(how, ()):
+        if kept.images.source is images.source:
+            rows = kept.images.rows
+            places = torch.searchsorted(rows, images.rows).clamp(max=len(rows) - 1)
+            if torch.equal(rows[places], images.rows):
+                places = places.to(kept.places.device)
+                parts = kept.places[places], kept.labels[places]
+                seconds = kept.seconds * len(images) / max(len(rows), 1)
+                return Kept(images, kept.features, *parts, seconds, kept.run)
+    return None
+
+
+def forget() -> None:
+    """Keep nothing any more, but for what is at work with it."""
+    _KEPT.clear()
+
+
+def kept_bytes() -> int:
+    """How much is kept."""
+    return sum(kept.features.nbytes for several in _KEPT.values() for kept in several)
+
+
+def room(part: Features, count: int, folder: Path | None) -> Features | None:
+    """Room for `count` pictures' features, laid out as in `part`: in memory, if they fit in half of
+    what is free, where the oldest that are kept make way; else in a file in the folder, which is
+    mapped into memory; None where there is no room, either.
+    """
+    need, device = part.nbytes // len(part.x) * count, part.x.device
+    while need > free_memory(device) / 2 and _KEPT:
+        _KEPT.popitem(last=False)
+    if need <= free_memory(device) / 2:
+        return part.empty(count)
+    if folder is not None and device.type == "cpu" and need < shutil.disk_usage(folder).free / 2:
+        log.info("features kept in %s: %.1f GiB", folder, need / 2**30)
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".features") as file:
+            # without a name it lives as long as the tensor, and no longer than the process
+            memory = torch.from_file(file.name, True, need, dtype=torch.uint8)
+        return part.empty(count, memory)
+    log.info("features not kept: %.1f GiB, over half of what is free", need / 2**30)
+    return None
 
 
 def free_memory(device: torch.device) -> float:

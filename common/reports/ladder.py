@@ -2,7 +2,8 @@
 table of all runs.
 
 Made from reports alone, without data or networks. A config whose name begins with `without_` is
-its level less one ingredient; the page says what that ingredient is worth.
+its level less one ingredient; the page says what that ingredient is worth. `without_idea` is the
+same training less all that is new at the level: what is left of a gain then is the training's.
 """
 
 import itertools
@@ -21,6 +22,7 @@ from common.reports.text import (
     duration,
     facts,
     gain_cells,
+    gain_text,
     listing,
     percent,
     points,
@@ -30,11 +32,11 @@ from common.reports.text import (
 from common.utils.errors import UserError
 from common.utils.files import read_json, write_whole
 
-WITHOUT = "without_"
+WITHOUT, IDEA = "without_", "without_idea"
 OTHERS, SEEDS, WORTH = "Other configs", "Seeds", "What each ingredient is worth"
 
 # Columns that stand on pages only: a terminal is too narrow for them.
-ON_PAGE = {"fixed / broken", "trained", "epochs", "without", "with"}
+ON_PAGE = {"fixed / broken", "its idea alone, points", "trained", "epochs", "without", "with"}
 
 Row = dict[str, str | Cell]  # column -> cell
 
@@ -51,7 +53,8 @@ def read_ladder(reports: Reports) -> dict:
     given = facts(next((run for run in runs if run.config == "config"), runs[0]).metrics)
     groups = itertools.groupby(runs, key=lambda run: (run.level, run.config))
     groups = [[(run, reports.gain(run)) for run in group] for _, group in groups]
-    steps = [_step(group, given) for group in groups]
+    ideas = {(run.level, run.seed): run for run in runs if run.config == IDEA}
+    steps = [_step(group, given, ideas) for group in groups]
     ladder = [step for step in steps if step["config"] == "config"]
     others = [s for s in steps if s["config"] != "config" and not s["config"].startswith(WITHOUT)]
 
@@ -99,9 +102,14 @@ def _link(run: Run, text: str) -> Cell:
     return Cell(text, href=f"{run.folder.name}/report.md")
 
 
-def _step(group: list[tuple[Run, dict | None]], given: dict[str, str]) -> dict:
-    """A level in the ladder, from its runs with one config: the lowest seed's figures."""
+def _step(group: list[tuple[Run, dict | None]], given: dict[str, str], ideas: dict) -> dict:
+    """A level in the ladder, from its runs with one config: the lowest seed's figures.
+
+    Args:
+        ideas: by level and seed, the run without what is new at the level.
+    """
     run, below = group[0]
+    idea = ideas.get((run.level, run.seed)) if run.config == "config" else None
     m = run.metrics
     low, high = wilson_interval(m["test"]["correct"], m["test"]["total"])
     notes = [] if run.seed == 0 else [f"seed {run.seed}"]
@@ -124,12 +132,25 @@ def _step(group: list[tuple[Run, dict | None]], given: dict[str, str]) -> dict:
             "test accuracy": percent(m["test"]["accuracy"]),
             "95 % interval": span(low, high),
             **gain_cells(below),
+            "its idea alone, points": _alone(run, idea),
             "trained": ", ".join(m["trainable"]),
             "epochs": f"{m['epochs']} (best {m['best_epoch']})",
             "time": duration(m["seconds"]),
             "note": "; ".join(dict.fromkeys(notes)),
         },
     }
+
+
+def _alone(run: Run, idea: Run | None) -> str:
+    """What a level gains over the same training without its idea."""
+    if idea is None or not _comparable(run, idea):
+        return ""
+    gain = compare(run.labels, idea.predictions, run.predictions)
+    return f"{gain_text(gain)}: {gain['verdict']}"
+
+
+def _comparable(run: Run, other: Run) -> bool:
+    return facts(run.metrics) == facts(other.metrics) and same_pictures(run, other)
 
 
 def _seeds(group: list[tuple[Run, dict | None]]) -> Row:
@@ -185,7 +206,9 @@ def _ablation(run: Run, whole: Run | None) -> Row:
         "seed": str(run.seed),
         "without": percent(m["test"]["accuracy"]),
     }
-    if whole and facts(whole.metrics) == facts(m) and same_pictures(whole, run):
+    if run.config == IDEA:
+        row["ingredient"] = _link(run, "its idea, all of it")
+    if whole and _comparable(whole, run):
         row["with"] = percent(whole.metrics["test"]["accuracy"])
         gain = compare(run.labels, run.predictions, whole.predictions)
         row |= gain_cells(gain, "worth, points")

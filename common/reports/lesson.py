@@ -105,8 +105,9 @@ def _done(m: dict) -> list[str]:
     steps = ", ".join(step_text(step) for step in settings.get("augment", []))
     augment = f"Augmentation: {steps}." if steps else "No augmentation."
     how = f"{train['epochs']} epochs of {m['data']['train']:,} pictures in batches of "
-    how += f"{train['batch_size']}; {train['optimizer']}, rate {train['lr']:g}, "
-    how += f"schedule {step_text(train['schedule'])}"
+    how += f"{train['batch_size']}; {train['optimizer']}, rate {train['lr']:g}"
+    how += f" (the head's {train['head_lr']:g})" if train.get("head_lr") else ""
+    how += f", schedule {step_text(train['schedule'])}"
     how += f", weight decay {train['weight_decay']:g}" if train["weight_decay"] else ""
     how += f", label smoothing {train['label_smoothing']:g}" if train["label_smoothing"] else ""
     test = f"Test-time augmentation: {m['tta']}." if m["tta"] != "none" else "A single test pass."

@@ -92,6 +92,7 @@ SETTINGS = {  # what pages show of a run's options; a report by hand may lack an
     },
     "train?": {
         **_each(POSITIVE, "lr", "weight_decay"),
+        "head_lr?": (POSITIVE, None),
         "epochs": COUNT,
         "batch_size": SOME,
         "label_smoothing": NUMBER,
@@ -113,6 +114,8 @@ METRICS = {
         "classes": _number(1, CLASSES, whole=True),
     },
     "weights": {"name": TEXT, "sha256": (TEXT, None)},
+    "adapted?": COUNT,  # not in earlier reports, either
+    "start?": (TEXT, None),
     "trainable": [TEXT],
     "network?": [STAGE],  # not in earlier reports
     "best_epoch": SOME,

@@ -154,3 +154,4 @@ def read_checkpoint(place: Path) -> dict[str, Any]:
 
 
 FACTS = {"network": dict, "fingerprint": str, "split": str, "settings": dict, "epoch": int}
+FACTS |= {"adapted": int}

@@ -21,7 +21,7 @@ from common.runtime import counter_seed
 from common.training import guards
 from common.training.ema import EMA
 from common.training.logging import TensorBoardLog
-from common.training.progress import Progress, finished, log_epoch
+from common.training.progress import Progress, clear_drafts, finished, log_epoch
 from common.training.schedules import build_schedule
 from common.utils.errors import SharedError
 
@@ -56,7 +56,7 @@ def fit(
     Raises:
         UserError: a loss that is not finite, or an unfinished run of another config.
     """
-    trainer = Trainer(network, data, config, trunk)
+    trainer = Trainer(network, data, config, trunk, folder)
     live = TensorBoardLog(config.log if trainer.processes.first else "none", folder)
     history = trainer.progress.resume(folder / "last.pt") if config.resume else []
 
@@ -74,6 +74,7 @@ def fit(
     if len(history) < config.train.epochs:
         log.info("stopped early: val accuracy no better for %d epochs", config.train.early_stopping)
     live.close()
+    clear_drafts(folder)
     trainer.progress.load_best(folder / "best.pt", history)
     return history
 
@@ -81,23 +82,37 @@ def fit(
 class Trainer:
     """A network, what trains it, and the steps."""
 
-    def __init__(self, network: StagedNetwork, data: Splits, config: LevelConfig, trunk: Trunk):
+    def __init__(
+        self,
+        network: StagedNetwork,
+        data: Splits,
+        config: LevelConfig,
+        trunk: Trunk,
+        folder: Path | None = None,
+    ):
         self.network, self.data, self.config = network, data, config
-        self.runtime = runtime = trunk.runtime
+        self.trunk, self.runtime = trunk, trunk.runtime
+        runtime = trunk.runtime
         self.processes = processes = runtime.processes
         if config.train.freeze_batch_norm:
             network.freeze_batch_norm()
         augmentation = build_augmentation(config.augment, data.mirror)
         options = network.weights, config.train.batch_size, runtime
-        train = Batches(data.train, *options, transform=augmentation, seed=config.seed)
-        self.train = FeatureBatches(train, trunk, repeats=True)
-        self.val = FeatureBatches(Batches(data.val, *options), trunk, repeats=True)
+        views = config.train.views
+        if views and views >= config.train.epochs:
+            views = None  # each epoch has its own
+        train = Batches(data.train, *options, augmentation, config.seed, views)
+        self.train = FeatureBatches(train, trunk, folder)
+        self.val = FeatureBatches(Batches(data.val, *options), trunk, folder)
         self.sizes = [len(positions) for positions in train.order(0)]  # pictures in each batch
         self._prepare_batch_norm(config.train.batch_size)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         parts, depths = dict(network.parts()), enumerate(reversed(network.trainable))
-        groups = [{"params": list(parts[name].parameters()), "depth": d} for d, name in depths]
-        self.optimizer = build_optimizer(groups, config.train)  # a rate for each stage
+        groups = [  # a rate for each stage
+            {"params": list(parts[name].parameters()), "depth": depth, "part": name}
+            for depth, name in depths
+        ]
+        self.optimizer = build_optimizer(groups, config.train)
         self.rate = build_schedule(config.train.schedule, config.train.epochs * len(train))
         self.scaler = runtime.scaler()
         self.finite = guards.FiniteSteps(self.optimizer, runtime.device, len(train))
@@ -110,7 +125,7 @@ class Trainer:
     def _prepare_batch_norm(self, size: int) -> None:
         """Make batch norm that trains fit for batches of this size, or raise SharedError."""
         network, world = self.network, self.processes.world
-        normed = any(p.requires_grad for norm in batch_norms(network) for p in norm.parameters())
+        normed = any(norm.training for norm in batch_norms(network.train()))
         if size < 2 * world and (normed or world > 1):
             whose = f"each of {world} processes" if world > 1 else "batch norm that trains"
             raise SharedError(f"train.batch_size: {whose} needs at least 2 pictures a step")
@@ -124,7 +139,7 @@ class Trainer:
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """Train on every picture once, then score val; accuracies are correct over seen."""
-        started = time.perf_counter()
+        started, borrowed = time.perf_counter(), self.trunk.borrowed
         # summed on the device: to read a figure at each step would be to wait for it each time
         loss_sum = torch.zeros((), device=self.runtime.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.runtime.device)
@@ -145,7 +160,7 @@ class Trainer:
                     bar.set_postfix_str(mean)
         loss_sum, correct = map(self.processes.all_reduce, (loss_sum, correct))
         seen = int(self.processes.all_reduce(torch.tensor(seen)))
-        seconds = time.perf_counter() - started
+        seconds = self._since(started, borrowed)
         # on several CPUs each has its own batch statistics: all go on with the first one's
         self.processes.broadcast_([*self.network.state_dict().values(), *self.ema.mean.values()])
         with self.ema.in_place():
@@ -157,7 +172,7 @@ class Trainer:
             "train_accuracy": float(correct) / seen,
             "val_loss": val["loss"],
             "val_accuracy": val["accuracy"],
-            "seconds": time.perf_counter() - started,
+            "seconds": self._since(started, borrowed),
             "pictures_per_second": seen / seconds,
         }
 
@@ -174,7 +189,7 @@ class Trainer:
         size = self.sizes[step % len(self.sizes)]
         weight = self.processes.world * len(self.processes.shard(size)) / size
         for group in self.optimizer.param_groups:
-            group["lr"] = config.lr * self.rate(step, group["depth"])
+            group["lr"] = config.peak(group["part"]) * self.rate(step, group["depth"])
         with self.runtime.arithmetic():
             logits = self.forward(features)
         # in float32: a sum of exponentials is too coarse in less
@@ -192,6 +207,10 @@ class Trainer:
         self.scaler.update()
         self.ema.update()
         return loss, logits.detach()
+
+    def _since(self, started: float, borrowed: float) -> float:
+        """Seconds since then; what an earlier run spent on this one's features counts, too."""
+        return time.perf_counter() - started + self.trunk.borrowed - borrowed
 
     def _bar(self, epoch: int) -> tqdm:
         """Progress over an epoch's pictures, where the run speaks, and to a terminal."""

@@ -29,7 +29,7 @@ FACTS = {  # of a checkpoint, that a run must share to go on from it; what repor
     "fingerprint": "pictures",
     "split": "split",
     "weights": "weights",
-    "start": "checkpoint to start from",
+    "start": "start (another level's checkpoint, or batch norm's statistics)",
 }
 NEEDED = {"network": dict, "settings": dict, "history": list}  # to go on from
 NEEDED |= {"optimizer": dict, "scaler": dict, "ema": dict}
@@ -159,6 +159,7 @@ class Progress:
             "split": self.data.split,
             "weights": self.network.weights.sha256,
             "start": self.network.start,
+            "adapted": self.network.adapted,
             "seed": self.config.seed,
             "settings": self.config.settings(),
             "classes": list(self.data.classes),
@@ -172,8 +173,8 @@ class Progress:
 
 
 def clear_drafts(folder: Path) -> None:
-    """Remove the halves of files that a killed run was writing."""
-    for leftover in folder.glob("*.part"):
+    """Remove what is of use to a run at work alone: halves of files, and views' features."""
+    for leftover in (*folder.glob("*.part"), *folder.glob("*.features")):
         leftover.unlink()
 
 
@@ -220,6 +221,11 @@ def check_resumable(folder: Path, config: LevelConfig, data: Splits) -> None:
     own = {"settings": config.settings(), "fingerprint": data.fingerprint, "split": data.split}
     check_same(place, content, own)
     _checked[place] = content
+
+
+def resumed_network(place: Path) -> dict[str, torch.Tensor] | None:
+    """The network's state in the last.pt that `Progress.resume` will go on from, if it will."""
+    return _checked[place]["network"] if place in _checked else None
 
 
 def _begun(place: Path, config: LevelConfig) -> list[dict]:

@@ -22,9 +22,7 @@ def test_score_is_total_over_total():
 def test_a_short_last_batch_counts_by_its_pictures():
     """The mean of batch means would give the four pictures of a last batch twice their weight."""
     network, data = small_network().eval(), small_splits(count=40)
-    stream = FeatureBatches(
-        Batches(data.test, network.weights, 8, CPU), Trunk(network, CPU), repeats=False
-    )
+    stream = FeatureBatches(Batches(data.test, network.weights, 8, CPU), Trunk(network, CPU))
     predictions = predict(network, stream)
     images = Batches(data.test, network.weights, 20, CPU).batch(torch.arange(20))[0]
     with torch.no_grad():
@@ -36,9 +34,7 @@ def test_a_short_last_batch_counts_by_its_pictures():
 
 def test_predict_restores_train_mode_and_keeps_buffers():
     network, data = small_network(["c", "head"]), small_splits()
-    stream = FeatureBatches(
-        Batches(data.val, network.weights, 8, CPU), Trunk(network, CPU), repeats=True
-    )
+    stream = FeatureBatches(Batches(data.val, network.weights, 8, CPU), Trunk(network, CPU))
     state = {k: v.clone() for k, v in network.state_dict().items()}
     network.train()
     predict(network, stream)

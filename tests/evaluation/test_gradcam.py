@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from common.config import NetworkConfig
 from common.evaluation import gradcam
 from common.models import Classifier, StagedNetwork, build_backbone
-from common.models.staged import pooled
+from common.models.staged import average
 from helpers.networks import Means, small_backbone, small_network
 
 
@@ -70,7 +70,7 @@ def test_where_the_head_reads_no_map_the_gradient_comes_from_further_up():
         x = images(2, 32)
         for stage in network.stages.values():
             x = stage(x)
-        network.head(pooled(x)).gather(1, logits.argmax(1)[:, None]).sum().backward()
+        network.head(average(x)).gather(1, logits.argmax(1)[:, None]).sum().backward()
     grads = kept["x"].grad.mean((2, 3), keepdim=True)
     expected = (kept["x"].detach() * grads).sum(1).relu()
     expected = expected / expected.amax((1, 2), keepdim=True).clamp_min(1e-12)

@@ -41,9 +41,9 @@ def small_backbone(size: int = 8) -> Backbone:
     )
 
 
-def small_network(trainable=("head",), taps=("c",), classes: int = 3, size: int = 8):
+def small_network(trainable=("head",), taps=("c",), classes=3, size=8, normalised=True):
     backbone = small_backbone(size)
-    head = Classifier([backbone.channels[tap] for tap in taps], classes)
+    head = Classifier([backbone.channels[tap] for tap in taps], classes, normalised)
     return StagedNetwork(backbone, head, list(trainable), list(taps))
 
 

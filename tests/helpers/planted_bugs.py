@@ -39,6 +39,9 @@ CROSS_ENTROPY = (
     "loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)"
 )
 VAL = "Batches(data.val, *options)"
+ADAPTED = "--network.adapt_batch_norm", "60"
+DROPOUT = "--network.arch", "{cnn_small: {dropout: 0.5}}", "--network.weights", "none"
+DROPOUT += "--network.trainable", "dense", "head"
 
 BUGS = [
     Bug(
@@ -47,7 +50,7 @@ BUGS = [
     ),
     Bug(
         "wrong input size of the first linear layer", HEAD,
-        "nn.Linear(sum(channels), width)", "nn.Linear(channels[-1], width)", "shapes fit", 3,
+        "nn.Linear(sum(inputs), classes)", "nn.Linear(inputs[-1], classes)", "shapes fit", 3,
         common=True,
     ),
     Bug(
@@ -57,13 +60,14 @@ BUGS = [
     ),
     Bug(
         "ReLU on the logits", HEAD,
-        "return self.classify(self.dropout(torch.relu(self.project(fused))))",
-        "return torch.relu(self.classify(self.dropout(torch.relu(self.project(fused)))))",
+        "return self.classify(torch.cat(fused, dim=1))",
+        "return torch.relu(self.classify(torch.cat(fused, dim=1)))",
         "logits, not probabilities", 3, common=True,
     ),
     Bug(
         "two linear layers with nothing between", HEAD,
-        "torch.relu(self.project(fused))", "self.project(fused)",
+        "nn.Linear(sum(inputs), classes)",
+        "nn.Sequential(nn.Linear(sum(inputs), 64), nn.Linear(64, classes))",
         "no two linear layers in a row", 3, common=True,
     ),
     Bug(
@@ -86,7 +90,7 @@ BUGS = [
     ),
     Bug(
         "missing model.eval(): dropout stays on", EVALUATION,
-        "    network.eval()", "    pass", "two evaluations agree", 3,
+        "    network.eval()", "    pass", "two evaluations agree", 1, options=DROPOUT,
     ),
     Bug(
         "mode not restored after evaluation", EVALUATION,
@@ -96,8 +100,8 @@ BUGS = [
         "F.cross_entropy(logits.float().softmax(1),", STEP),
     Bug(
         "softmax in the network", HEAD,
-        "return self.classify(self.dropout(torch.relu(self.project(fused))))",
-        "return self.classify(self.dropout(torch.relu(self.project(fused)))).softmax(1)",
+        "return self.classify(torch.cat(fused, dim=1))",
+        "return self.classify(torch.cat(fused, dim=1)).softmax(1)",
         "logits, not probabilities", 3,
     ),
     Bug("val shares train's augmentation", TRAINING, VAL,
@@ -107,7 +111,7 @@ BUGS = [
     Bug("one draw of augmentation for the whole batch", "common/data/augment/steps.py",
         "(2, batch, 1)", "(2, 1, 1)", AUGMENTED),
     Bug("augmented pictures kept for all epochs", "common/models/trunk.py",
-        "if self.batches.transform or not", "if not", AUGMENTED),
+        "batches.transform and not batches.views", "False", AUGMENTED),
     Bug("frozen batch norm drifts", STAGED, "                part.eval()",
         "                pass", FROZEN, options=("--fast", "false")),
     Bug("frozen stages left in train mode", STAGED, "                part.eval()",
@@ -171,8 +175,8 @@ BUGS = [
         "test-time augmentation", 4, ("--data.mirror", "true")),
     Bug("TTA keeps the last pass alone", EVALUATION, "[p.logits for p in passes]",
         "[passes[-1].logits]", "test-time augmentation", 4),
-    Bug("training data not shuffled", TRAINING, "transform=augmentation, seed=config.seed",
-        "transform=augmentation, seed=None", "train is shuffled"),
+    Bug("training data not shuffled", TRAINING, "*options, augmentation, config.seed",
+        "*options, augmentation, None", "train is shuffled"),
     Bug("the same order every epoch", BATCHES, 'counter_seed(self.seed, "order", epoch)',
         'counter_seed(self.seed, "order")', "train is shuffled"),
     Bug("val pictures in train too", "common/data/splits.py", "return np.sort(train), np.sort(val)",
@@ -182,7 +186,15 @@ BUGS = [
         options=("--train.schedule", "cosine")),
     Bug("dropout without a seed", TRAINING,
         'torch.manual_seed(counter_seed(self.config.seed, "step", step))', "pass",
-        "same seed, same result", 3),
+        "same seed, same result", 1, options=DROPOUT),
+    Bug("the head's own rate passed over", "common/config/schema.py",
+        "return self.head_lr if", "return self.lr if", STEP),
+    Bug("batch norm adapted by a moving average", "common/models/adapt.py",
+        "norm.momentum = None", "norm.momentum = 0.1", "batch norm is adapted as it says", 1, options=ADAPTED),
+    Bug("batch norm adapted on too few pictures", "common/models/adapt.py",
+        "some = train.subset(order[:count].sort().values)",
+        "some = train.subset(order[: count // 4].sort().values)",
+        "batch norm is adapted as it says", 1, options=ADAPTED),
     Bug("a head that starts out of scale", STAGED,
         "super().__init__()", "super().__init__(); self.register_forward_hook(lambda *a: 90 * a[2])",  # noqa: E501
         "loss at start"),

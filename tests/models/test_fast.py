@@ -9,7 +9,7 @@ import torch
 from common import levels
 from common.config import TrainConfig, load_config
 from common.models import Trunk
-from common.runtime import small_convolutions, start_runtime
+from common.runtime import start_runtime
 from common.utils.errors import UserError
 from helpers.networks import CPU, small_network
 from helpers.projects import NAMES, PROJECT
@@ -27,9 +27,8 @@ def logits(network, machine, images):
 
 @pytest.mark.parametrize("file", TRANSFER, ids=lambda f: str(f.relative_to(PROJECT)))
 @pytest.mark.parametrize("size", [32, 64])
-def test_in_float32_every_level_and_ablation_is_exact_to_1e_5(file, size, monkeypatch):
+def test_in_float32_every_level_and_ablation_is_exact_to_1e_5(file, size):
     """With the folded trunk, in groups, and small maps by matrix products."""
-    monkeypatch.setattr(small_convolutions, "DTYPE", torch.float32)
     config = load_config(file, ["--network.weights=tiny-imagenet", f"--network.image_size={size}"])
     torch.manual_seed(0)
     level = next(parent for parent in file.parents if parent.name.startswith("level"))

@@ -11,7 +11,8 @@ from torch import nn
 
 from common.config import LevelConfig, NetworkConfig
 from common.data import Batches
-from common.models import FeatureBatches, Features, Trunk, trunk
+from common.models import Classifier, FeatureBatches, Trunk, average_and_maximum, trunk
+from common.models.staged import average
 from common.utils.errors import UserError
 from helpers.networks import CPU, built, fitted, quick, small_network, small_splits
 from level3_fusion.fusion_head import FusionHead
@@ -58,7 +59,7 @@ def test_train_mode_is_for_what_trains():
 
 
 def test_frozen_batch_norm_stays_in_a_stage_that_trains(tmp_path):
-    network = small_network(["c", "head"])
+    network = small_network(["c", "head"], normalised=False)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     train = quick(lr=0.1, freeze_batch_norm=True, batch_size=1)  # one picture is enough, then
     fitted(network, small_splits(), LevelConfig(train=train), tmp_path)
@@ -114,7 +115,7 @@ def test_features_are_computed_once_where_they_repeat():
     passes = count_calls(trainer.val.trunk)
     kept = [list(trainer.val.epoch()) for _ in range(3)]
     assert len(passes) == 2  # 15 val pictures in batches of 8
-    fresh = FeatureBatches(trainer.val.batches, Trunk(trainer.network, CPU), repeats=False)
+    fresh = FeatureBatches(trainer.val.batches, Trunk(trainer.network, CPU))
     for (old, old_labels), (new, new_labels) in zip(kept[2], fresh.epoch(), strict=True):
         assert torch.equal(old.taps["c"], new.taps["c"])
         assert torch.equal(old_labels, new_labels)
@@ -137,7 +138,7 @@ def test_augmented_features_are_not_kept():
     config = LevelConfig(train=quick(), augment=["crop"])
     stream = built(small_network(), small_splits(), config).train
     list(stream.epoch())
-    assert not stream.trunk.kept
+    assert not stream.held
 
 
 def test_what_training_kept_serves_any_part_of_it_later(monkeypatch):
@@ -148,13 +149,13 @@ def test_what_training_kept_serves_any_part_of_it_later(monkeypatch):
     some = data.train.subset(torch.tensor([3, 4, 20]))
     calls = count_calls(trunk)
     batches = Batches(some, trainer.network.weights, 8, CPU)
-    ((features, labels),) = FeatureBatches(batches, trunk, repeats=False).epoch()
+    ((features, labels),) = FeatureBatches(batches, trunk).epoch()
     assert not calls and torch.equal(labels, some.labels)
     expected = trunk(batches.batch(torch.arange(3))[0])
     torch.testing.assert_close(features.taps["c"], expected.taps["c"])
     test = Batches(data.test, trainer.network.weights, 8, CPU)
-    list(FeatureBatches(test, trunk, repeats=False).epoch())
-    assert len(calls) == 3 and len(trunk.kept) == 2  # test: computed, and not kept
+    list(FeatureBatches(test, trunk).epoch())
+    assert len(calls) == 3  # of which nothing was kept
 
 
 def test_a_test_time_view_is_not_taken_from_what_was_kept():
@@ -162,8 +163,8 @@ def test_a_test_time_view_is_not_taken_from_what_was_kept():
     trainer = built(small_network(), data, config)
     list(trainer.val.epoch())
     mirror = Batches(data.val, trainer.network.weights, 8, CPU, lambda images, _: images.flip(3))
-    ((features, _), *_) = FeatureBatches(mirror, trainer.val.trunk, repeats=False).epoch()
-    plain = trainer.val.trunk.kept[0][1].taps["c"][:8]
+    ((features, _), *_) = FeatureBatches(mirror, trainer.val.trunk).epoch()
+    plain = trainer.val.held[0].features.taps["c"][:8]
     assert not torch.allclose(features.taps["c"], plain, atol=1e-3)
 
 
@@ -171,7 +172,7 @@ def test_features_too_large_for_the_memory_are_computed_anew(monkeypatch):
     monkeypatch.setattr(trunk, "free_memory", lambda device: 100)
     trainer = built(small_network(), small_splits(), LevelConfig(train=quick()))
     first, second = (list(trainer.val.epoch()) for _ in range(2))
-    assert not trainer.val.trunk.kept
+    assert not trainer.val.held
     assert torch.equal(first[0][0].taps["c"], second[0][0].taps["c"])
 
 
@@ -198,29 +199,58 @@ def count_calls(trunk: Trunk) -> list:
     return calls
 
 
-def test_fusion_head_shapes_and_gradients():
+def test_fusion_head_normalises_each_tap_and_weighs_all():
     head = FusionHead([256, 512], classes=10)
-    shallow, deep = torch.randn(4, 256, requires_grad=True), torch.randn(4, 512, requires_grad=True)
+    shallow = (100 * torch.randn(64, 256) + 50).requires_grad_()
+    deep = (0.01 * torch.randn(64, 512)).requires_grad_()
     logits = head(shallow, deep)
-    assert logits.shape == (4, 10)
-    assert head.project.weight.shape == (256, 768)
-    assert head.classify.weight.shape == (10, 256)
-    assert head.dropout.p == 0.5
-    logits.sum().backward()
+    assert logits.shape == (64, 10) and head.classify.weight.shape == (10, 768)
+    assert [name for name, _ in head.named_parameters()] == ["classify.weight", "classify.bias"]
+    normalised = [
+        (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt() for x in (shallow, deep)
+    ]
+    torch.testing.assert_close(logits, head.classify(torch.cat(normalised, 1)))
+    logits.square().sum().backward()
     for tensor in (shallow, deep, *head.parameters()):
         assert tensor.grad.abs().sum() > 0
 
 
-def test_fusion_head_reads_layer3_then_layer4():
+def test_level3_reads_average_and_maximum_of_three_stages():
     network = build_network(LevelConfig(network=NetworkConfig(weights="none")), 10).eval()
-    images = torch.randn(2, 3, 32, 32)
+    images, x = torch.randn(2, 3, 32, 32), None
     with torch.no_grad():
-        maps = {}
+        taps, x = [], images
         for name, stage in network.stages.items():
-            maps[name] = images = stage(images)
-        fused = torch.cat([maps["layer3"].mean((2, 3)), maps["layer4"].mean((2, 3))], 1)
-        assert fused.shape == (2, 768)
-        expected = network.head.classify(torch.relu(network.head.project(fused)))
-        features = Features(torch.randn(2, 3, 32, 32), {})
-        assert torch.equal(network.head(fused[:, :256], fused[:, 256:]), expected)
-        assert network.forward_suffix(network.forward_prefix(features.x)).shape == (2, 10)
+            x = stage(x)
+            if name in ("layer2", "layer3", "layer4"):
+                taps += [x.mean((2, 3)), x.amax((2, 3))]
+        fused = torch.cat(taps, 1)
+        assert fused.shape == (2, 2 * (128 + 256 + 512))
+        expected = network.head(*fused.split([256, 512, 1024], dim=1))
+        assert torch.equal(network(images), expected)
+
+
+def test_a_single_tap_at_level3_is_level2s_network():
+    config = LevelConfig(network=NetworkConfig(weights="none", taps=["layer4"]))
+    network = build_network(config, 10)
+    assert isinstance(network.head, Classifier) and network.pool is average
+
+
+def test_pooling_of_maps_tokens_and_vectors():
+    maps, tokens, vectors = torch.randn(2, 3, 4, 5), torch.randn(2, 7, 3), torch.randn(2, 3)
+    assert torch.equal(average(maps), maps.mean((2, 3)))
+    assert torch.equal(average(tokens), tokens[:, 0]) and average(vectors) is vectors
+    both = [average_and_maximum(x) for x in (maps, tokens, vectors)]
+    assert all(x.shape == (2, 6) for x in both)
+    assert torch.equal(both[0], torch.cat([maps.mean((2, 3)), maps.flatten(2).amax(2)], 1))
+    assert torch.equal(both[1], torch.cat([tokens[:, 0], tokens[:, 1:].amax(1)], 1))
+    assert torch.equal(both[2], torch.cat([vectors, vectors], 1))
+
+
+def test_a_classifier_is_blind_to_the_scale_of_its_input():
+    head, x = Classifier([8], 3), torch.randn(32, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(head(1000 * x + 7), head(x), rtol=1e-3, atol=1e-3)
+    plain = Classifier([8], 3, normalised=False)
+    assert [*plain.state_dict()] == ["classify.weight", "classify.bias"]
+    assert not torch.allclose(plain(1000 * x), plain(x))

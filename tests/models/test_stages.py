@@ -27,7 +27,7 @@ def test_stages_are_torchvisions_own(reference, state, tmp_path):
     torch.save(state, tmp_path / "w.pth")
     backbone = build(tmp_path / "w.pth")
     assert list(backbone.stages) == ["stem", "layer1", "layer2", "layer3", "layer4"]
-    head = Classifier([backbone.channels["layer4"]], 7)
+    head = Classifier([backbone.channels["layer4"]], 7, normalised=False)
     head.classify.load_state_dict({"weight": state["fc.weight"], "bias": state["fc.bias"]})
     network = StagedNetwork(backbone, head, trainable=["head"], taps=["layer4"]).eval()
     images = torch.randn(4, 3, 96, 96, generator=torch.Generator().manual_seed(0))

@@ -48,13 +48,16 @@ def finished(run):
     return text
 
 
-def without_dropout(place):
-    """A copy of the project whose fusion head drops nothing out."""
+def unnormalised(place):
+    """A copy of the project whose heads do not go by a batch's statistics."""
     project = copy_project(place)
-    head = project / "level3_fusion/fusion_head.py"
-    text = head.read_text(encoding="utf-8")
-    assert text.count("dropout: float = 0.5") == 1
-    head.write_text(text.replace("dropout: float = 0.5", "dropout: float = 0.0"), encoding="utf-8")
+    for file, norm in (
+        ("level3_fusion/fusion_head.py", "nn.BatchNorm1d(n, affine=False)"),
+        ("common/models/staged.py", "nn.BatchNorm1d(count, affine=False)"),
+    ):
+        text = (project / file).read_text(encoding="utf-8")
+        assert text.count(norm) == 1
+        (project / file).write_text(text.replace(norm, "nn.Identity()"), encoding="utf-8")
     return project
 
 
@@ -82,7 +85,7 @@ def same_curve(one, two, keys=("train_loss", "val_loss")):
     ],
 )
 def test_two_processes_have_ones_loss_curve(tmp_path, level, options):
-    alone, two = without_dropout(tmp_path / "alone"), without_dropout(tmp_path / "two")
+    alone, two = unnormalised(tmp_path / "alone"), unnormalised(tmp_path / "two")
     python(f"{level}/run.py", *TINY, *options, cwd=alone)
     text = finished(torchrun(two, 2, f"{level}/run.py", *TINY, *options))
     accuracies = same_curve(curve(alone, level), curve(two, level))

@@ -98,10 +98,13 @@ def test_other_convolutions_are_left_as_they_are(conv, products):
     assert not products
 
 
-def test_float32_and_large_maps_are_left_as_they_are(products):
+def test_other_types_and_large_maps_are_left_as_they_are(products):
     conv = nn.Conv2d(4, 8, 3, padding=1)
     with SmallMaps(), torch.no_grad():
-        assert torch.equal(conv(torch.ones(2, 4, 2, 2)), conv(torch.ones(2, 4, 2, 2)))
+        conv.double()(torch.ones(2, 4, 2, 2).double())
+        conv.float()(torch.randn(2, 4, 4, 4))
         with torch.autocast("cpu", torch.bfloat16):
             conv(torch.randn(2, 4, 9, 9))
-    assert not products
+        assert not products
+        conv(torch.randn(2, 4, 2, 2))
+    assert products == [((8, 4, 3, 3), torch.float32)]

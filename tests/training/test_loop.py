@@ -20,7 +20,7 @@ def config(**train) -> LevelConfig:
 
 
 def test_one_step_is_the_gradient_of_the_mean_cross_entropy():
-    network = small_network(["c", "head"])
+    network = small_network(["c", "head"], normalised=False)
     trainer = built(network, small_splits(), config(optimizer="sgd", lr=0.1))
     features, targets = next(trainer.train.epoch(0))
     network.train()
@@ -157,9 +157,23 @@ def test_resume_refuses_another_config(tmp_path):
 
 
 def test_batches_of_one_are_refused_where_batch_norm_trains():
-    built(small_network(["head"]), small_splits(), config(batch_size=1))
-    with pytest.raises(UserError, match="at least 2 pictures"):
-        built(small_network(["c", "head"]), small_splits(), config(batch_size=1))
+    built(small_network(["head"], normalised=False), small_splits(), config(batch_size=1))
+    for network in (small_network(), small_network(["c", "head"], normalised=False)):
+        with pytest.raises(UserError, match="at least 2 pictures"):
+            built(network, small_splits(), config(batch_size=1))
+
+
+def test_the_head_has_its_own_rate():
+    settings = {"optimizer": "sgd", "lr": 0.01, "schedule": {"cosine": {"layer_decay": 0.5}}}
+    rates = []
+    for head_lr in (None, 0.2):
+        trainer = built(
+            small_network(["b", "c", "head"]), small_splits(), config(**settings, head_lr=head_lr)
+        )
+        trainer.step(0, *next(trainer.train.epoch(0)))
+        rates.append({g["part"]: g["lr"] for g in trainer.optimizer.param_groups})
+    assert rates[0] == {"head": 0.01, "c": 0.005, "b": 0.0025}
+    assert rates[1] == {"head": 0.2, "c": 0.005, "b": 0.0025}
 
 
 def test_checkpoints_are_whole_or_absent(tmp_path):

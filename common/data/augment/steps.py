@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.config import Step
-from common.config.ranges import SIDE, pair, whole, within
+from common.config.ranges import FLAG, SIDE, pair, whole, within
 from common.config.registry import Registry
 from common.data.augment import color, geometry
 from common.data.augment.base import AugmentationStep
@@ -23,16 +23,21 @@ Alpha = Annotated[float, within(1e-3, 1e3)]
 class Flip(AugmentationStep):
     """Mirror left-right with the given probability.
 
-    Where a mirrored picture would not keep its label (`mirror` false), it does nothing.
+    With `alternate`, each picture every other epoch instead, half of them in the first: so that
+    two epochs show both sides of each (Jordan, 2024, https://arxiv.org/abs/2404.00498). Where a
+    mirrored picture would not keep its label (`mirror` false), it does nothing.
     """
 
     exact = True
 
     mirror: bool
     probability: Probability = 0.5
+    alternate: Annotated[bool, FLAG] = False
 
-    def matrix(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def matrix(self, images: Tensor, generator: torch.Generator) -> Tensor | None:
         """x becomes width - 1 - x where it is drawn."""
+        if self.alternate:
+            return None  # the batches do it, which know the pictures and the epoch
         draws = torch.rand(len(images), generator=generator, device=images.device)
         flipped = (draws < (self.probability if self.mirror else 0)).float()
         last = images.shape[3] - 1
@@ -245,6 +250,11 @@ class Augmentation:
     def __init__(self, steps: list[AugmentationStep]):
         self.steps = steps
         self.mixes = any(step.mixes for step in steps)
+        flips = [step for step in steps if isinstance(step, Flip)]
+        self.alternates = any(flip.alternate and flip.mirror for flip in flips)
+
+    def __repr__(self) -> str:
+        return f"Augmentation({self.steps})"
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Change a batch: uint8 (B, 3, H, W) in; uint8 out where only whole pixels moved."""

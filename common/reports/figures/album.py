@@ -146,7 +146,8 @@ def learning_rates(run: Run) -> tuple[np.ndarray, int]:
         schedule = build_schedule(train["schedule"], steps * train["epochs"])
     except UserError:  # one that this version does not know
         return np.zeros(0), 0
+    peak = train.get("head_lr") or train["lr"]
     for epoch in range(len(run.history)):
         schedule.see(run.history[:epoch])
-        rates += [train["lr"] * schedule(epoch * steps + step) for step in range(steps)]
+        rates += [peak * schedule(epoch * steps + step) for step in range(steps)]
     return np.array(rates), steps

@@ -1,0 +1,89 @@
+"""What a level's run begins with: another level's best checkpoint, or adapted batch norm."""
+
+import json
+
+import torch
+
+from common import experiment
+from common.training import checkpoint
+from helpers.refusals import LEVELS
+
+TINY = ["--data.name=digits", "--data.limit=120", "--network.weights=tiny-imagenet"]
+TINY += ["--network.image_size=32", "--train.epochs=1", "--audit=false"]
+FROM_1 = [*TINY, "--network.start_from=level1_baseline"]
+
+
+def best(project, run):
+    return checkpoint.load(project / "runs/digits" / run / "best.pt")
+
+
+def metrics(project, run):
+    return json.loads((project / "runs/digits/reports" / run / "metrics.json").read_text("utf-8"))
+
+
+def test_a_level_goes_on_from_anothers_head_and_stages(run, project):
+    assert run(1, *TINY)[0] == 0
+    code, out, complaints = run(2, *FROM_1, "--train.lr=1e-30", "--train.head_lr=1e-30")
+    assert code == 0, complaints
+    assert "starts from runs/digits/level1_baseline/best.pt, epoch 1" in out
+    first, second = (best(project, f"level{i}") for i in ("1_baseline", "2_augmentation"))
+    for key in ("head.classify.weight", "stages.layer4.0.conv1.weight"):
+        assert torch.equal(first["network"][key], second["network"][key])
+    assert second["start"] == checkpoint.digest(first["network"])
+    assert second["adapted"] == first["adapted"] == 7680
+
+
+def test_a_head_that_does_not_fit_is_new(run, project):
+    assert run(1, *TINY)[0] == 0
+    code, out, complaints = run(3, *FROM_1, "--train.lr=1e-30", "--train.head_lr=1e-30")
+    assert code == 0, complaints
+    assert "the head is new: that of level1_baseline is another" in out
+    first, third = (best(project, f"level{i}") for i in ("1_baseline", "3_fusion"))
+    for key in ("stages.layer4.0.conv1.weight", "stages.layer2.0.bn1.running_mean"):
+        assert torch.equal(first["network"][key], third["network"][key])
+    assert third["network"]["head.classify.weight"].shape == (10, 2 * (128 + 256 + 512))
+
+
+def test_a_level_may_start_from_a_config_of_another(run, refused, project):
+    own = "level1_baseline/ablations/without_adapted_batch_norm.yaml"
+    options = [*FROM_1[:-1], "--network.start_from=level1_baseline/without_adapted_batch_norm"]
+    says = f"run first: python level1_baseline/run.py --config {own} --data.name digits"
+    refused(2, options, "level1_baseline/without_adapted_batch_norm's best checkpoint", says)
+    assert run(1, *TINY, "--config", str(LEVELS[1] / own.split("/", 1)[1]))[0] == 0
+    refused(2, options, "made with other network.adapt_batch_norm than this run's")
+    assert run(2, *options, "--network.adapt_batch_norm=0")[0] == 0
+    state = best(project, "level2_augmentation")
+    assert state["adapted"] == 0
+
+
+def test_adapted_batch_norm_is_reported_and_frozen_from_then_on(run, project):
+    assert run(1, *TINY)[0] == 0
+    assert run(1, *TINY, "--network.adapt_batch_norm=0", "--seed=1")[0] == 0
+    adapted, plain = (best(project, f"level1_baseline{seed}") for seed in ("", "-seed1"))
+    key = "stages.layer1.0.bn1.running_mean"
+    assert not torch.equal(adapted["network"][key], plain["network"][key])
+    statistics = {
+        k: v
+        for k, v in adapted["network"].items()
+        if k.startswith("stages.") and k.endswith(("mean", "var", "tracked"))
+    }
+    figures = metrics(project, "level1_baseline")
+    assert adapted["start"] == figures["start"] == checkpoint.digest(statistics)
+    assert (figures["adapted"], metrics(project, "level1_baseline-seed1")["adapted"]) == (7680, 0)
+    assert figures["frozen"]["before"] == figures["frozen"]["after"]
+
+
+def test_a_resumed_run_takes_its_statistics_from_the_checkpoint(run, project, monkeypatch):
+    two = [*TINY[:-2], "--train.epochs=2", "--audit=false"]
+    assert run(1, *two)[0] == 0
+    last = project / "runs/digits/level1_baseline/last.pt"
+    whole = best(project, "level1_baseline")["network"]
+    content = checkpoint.load(last)
+    cut = {"history": content["history"][:1]}
+    checkpoint.save(last, content | cut)
+    monkeypatch.setattr(experiment, "adapt_batch_norm", None)  # it is not called
+    code, out, complaints = run(1, *two, "--resume")
+    assert code == 0 and "resumed after epoch 1" in out, complaints
+    again = best(project, "level1_baseline")["network"]
+    key = "stages.layer1.0.bn1.running_mean"
+    assert torch.equal(again[key], whole[key])

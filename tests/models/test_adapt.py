@@ -1,0 +1,73 @@
+"""Batch norm's statistics estimated anew on training pictures."""
+
+import torch
+from torch import nn
+
+from common.config import NetworkConfig
+from common.data import Batches
+from common.models.adapt import adapt_batch_norm, batch_norm_statistics, pictures_to_adapt
+from common.models.staged import batch_norms
+from helpers.networks import CPU, small_network, small_splits
+
+
+def test_statistics_are_those_of_the_pictures():
+    """One batch: mean and variance of what reaches each batch norm, computed apart."""
+    network, train = small_network().eval(), small_splits().train
+    adapt_batch_norm(network, train, 30, CPU)
+    x, _ = Batches(train, network.weights, 30, CPU).batch(torch.arange(30))
+    with torch.no_grad():
+        for stage in network.stages.values():
+            conv, norm, relu = stage
+            x = conv(x)
+            mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3))
+            torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(norm.running_var, variance, rtol=1e-4, atol=1e-5)
+            spread = (x.var((0, 2, 3), unbiased=False) + norm.eps).sqrt().view(-1, 1, 1)
+            x = relu(
+                (x - mean.view(-1, 1, 1)) / spread * norm.weight.view(-1, 1, 1)
+                + norm.bias.view(-1, 1, 1)
+            )
+
+
+def test_nothing_but_statistics_changes_and_twice_is_the_same():
+    network, train = small_network(["c", "head"]).train(), small_splits().train
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    first = {k: v.clone() for k, v in adapt_batch_norm(network, train, 20, CPU).items()}
+    moved = {n for n, value in network.state_dict().items() if not torch.equal(value, before[n])}
+    assert moved and moved <= set(first) == set(batch_norm_statistics(network))
+    assert network.stages["c"].training and not network.stages["a"].training
+    assert all(norm.momentum == 0.1 for norm in batch_norms(network.stages))
+    torch.rand(3)  # no draw of anybody's matters
+    again = adapt_batch_norm(network, train, 20, CPU)
+    assert all(torch.equal(again[key], first[key]) for key in first)
+    fewer = adapt_batch_norm(network, train, 10, CPU)
+    assert any(not torch.equal(fewer[key], first[key]) for key in first)
+
+
+def test_each_batch_counts_alike(monkeypatch):
+    """Of equal batches the mean of their statistics, not a moving average of the last."""
+    monkeypatch.setattr("common.models.adapt.BATCH", 10)
+    network, train = small_network().eval(), small_splits().train
+    adapt_batch_norm(network, train, 30, CPU)
+    conv, norm, _ = network.stages["a"]
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(0)).sort().values
+    means = []
+    for rows in order.split(10):
+        x, _ = Batches(train, network.weights, 10, CPU).batch(rows)
+        means.append(conv(x).mean((0, 2, 3)))
+    torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0))
+
+
+def test_a_network_without_batch_norm_is_left_alone():
+    network = small_network()
+    network.stages = nn.ModuleDict({"a": nn.Conv2d(3, 8, 3)})
+    network.taps = ("a",)
+    assert adapt_batch_norm(network, small_splits().train, 20, CPU) == {}
+
+
+def test_auto_is_what_was_found_for_the_weights():
+    assert pictures_to_adapt(NetworkConfig(weights="tiny-imagenet")) == 7680
+    assert pictures_to_adapt(NetworkConfig(weights="imagenet")) == 0
+    assert pictures_to_adapt(NetworkConfig(weights="mine.pth")) == 0
+    assert pictures_to_adapt(NetworkConfig(weights="tiny-imagenet", adapt_batch_norm=0)) == 0
+    assert pictures_to_adapt(NetworkConfig(weights="none", adapt_batch_norm=200)) == 200

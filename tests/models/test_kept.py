@@ -1,0 +1,173 @@
+"""Augmented views, and what the frozen stages make of pictures, kept while they come again."""
+
+import pytest
+import torch
+
+from common.config import LevelConfig
+from common.data import Batches, build_augmentation
+from common.models import trunk
+from common.models.trunk import FeatureBatches, Trunk
+from common.runtime import Runtime
+from helpers.networks import CPU, built, fitted, quick, small_network, small_splits
+
+PLAIN = Runtime(torch.device("cpu"), torch.float32, fast=False)
+AUGMENT = ["flip", "crop", {"jitter": {"hue": 0.1}}]
+
+
+def stream(data, views, runtime=CPU, augment=AUGMENT, folder=None, trainable=("c", "head")):
+    network = small_network(list(trainable))
+    transform = build_augmentation(augment, mirror=True)
+    batches = Batches(data.train, network.weights, 8, runtime, transform, 0, views)
+    return FeatureBatches(batches, Trunk(network, runtime), folder)
+
+
+def seen(epoch):
+    """Features, taps and labels of an epoch, in its order."""
+    parts = [(features.x, labels) for features, labels in epoch]
+    return torch.cat([x for x, _ in parts]), torch.cat([labels for _, labels in parts])
+
+
+@pytest.mark.parametrize("augment", [AUGMENT, ["mixup", "cutmix"]])
+def test_epochs_take_the_views_in_turn(augment):
+    """Epoch 4 of 3 views: the pictures as epoch 1 augmented them, in an order of their own."""
+    data = small_splits()
+    kept, new = stream(data, 3, augment=augment), stream(data, None, augment=augment)
+    for epoch in (1, 2, 3, 4, 6):
+        view = (epoch - 1) % 3 + 1
+        order, first = (torch.cat(new.batches.order(e)) for e in (epoch, view))
+        assert epoch == view or not torch.equal(order, first)
+        place = torch.empty_like(first)
+        place[first] = torch.arange(len(first))  # where each picture stood in the view's epoch
+        x, labels = seen(new.epoch(view))
+        own_x, own_labels = seen(kept.epoch(epoch))
+        assert torch.equal(own_x, x[place[order]]) and torch.equal(own_labels, labels[place[order]])
+
+
+def test_kept_features_are_those_of_the_pictures_of_the_plain_way():
+    data = small_splits()
+    for epoch in (1, 3, 4):
+        fast, plain = (seen(stream(data, 2, runtime).epoch(epoch)) for runtime in (CPU, PLAIN))
+        torch.testing.assert_close(fast[0], plain[0], rtol=1e-5, atol=1e-5)
+        assert torch.equal(fast[1], plain[1])
+
+
+def test_a_view_goes_through_the_trunk_once():
+    kept = stream(small_splits(), 2)
+    calls, run = [], kept.trunk._run
+    kept.trunk._run = lambda images: calls.append(len(images)) or run(images)
+    for epoch in range(1, 7):
+        list(kept.epoch(epoch))
+    assert sum(calls) == 2 * 30
+
+
+def test_as_many_views_as_epochs_are_todays_augmentation(tmp_path):
+    states = []
+    for views in (None, 3, 7):
+        config = LevelConfig(train=quick(epochs=3, views=views), augment=AUGMENT)
+        network = small_network(["c", "head"])
+        trunk.forget()
+        history = fitted(network, small_splits(), config, tmp_path / str(views))
+        figures = [{k: v for k, v in e.items() if "second" not in k} for e in history]
+        states.append((figures, network.state_dict()))
+    for figures, state in states[1:]:
+        assert figures == states[0][0]
+        assert all(torch.equal(value, states[0][1][key]) for key, value in state.items())
+
+
+def test_fewer_views_are_another_training(tmp_path):
+    losses = []
+    for views in (None, 1):
+        config = LevelConfig(train=quick(epochs=3, views=views), augment=AUGMENT)
+        history = fitted(small_network(["c"]), small_splits(), config, tmp_path / str(views))
+        losses.append([e["train_loss"] for e in history])
+    assert losses[0][0] == losses[1][0] and losses[0][1] != losses[1][1]
+
+
+def test_what_another_run_kept_serves_and_counts_with_its_time():
+    data = small_splits()
+    first, second = stream(data, 2), stream(data, 2)
+    one = seen(first.epoch(1))
+    assert first.trunk.borrowed == 0
+    calls, second.trunk._run = [], None  # not called
+    assert all(torch.equal(a, b) for a, b in zip(one, seen(second.epoch(1)), strict=True))
+    assert second.trunk.borrowed > 0 and not calls
+
+
+@pytest.mark.parametrize("other", ["seed", "weights", "taps", "augment", "size", "pictures"])
+def test_what_was_made_otherwise_is_not_taken(other):
+    data = small_splits()
+    list(stream(data, 2).epoch(1))
+    own = stream(
+        small_splits() if other == "pictures" else data,
+        2,
+        augment=["crop"] if other == "augment" else AUGMENT,
+    )
+    network = small_network(["c", "head"], taps=("b", "c") if other == "taps" else ("c",))
+    if other == "weights":
+        with torch.no_grad():
+            network.stages["a"][1].running_mean.add_(1e-3)
+    own.trunk = Trunk(network, CPU)
+    own.batches.seed = 1 if other == "seed" else 0
+    own.batches.batch_size = 4 if other == "size" else 8
+    list(own.epoch(1))
+    assert own.trunk.borrowed == 0
+
+
+def test_what_is_too_large_for_memory_goes_to_a_file_that_leaves_nothing(tmp_path, monkeypatch):
+    data = small_splits()
+    expected = [seen(stream(data, 2).epoch(epoch)) for epoch in (1, 2, 3)]
+    trunk.forget()
+    monkeypatch.setattr(trunk, "free_memory", lambda device: 100)
+    kept = stream(data, 2, folder=tmp_path)
+    found = [seen(kept.epoch(epoch)) for epoch in (1, 2, 3)]
+    assert len(kept.held) == 2
+    for (x, labels), (own_x, own_labels) in zip(expected, found, strict=True):
+        assert torch.equal(x, own_x) and torch.equal(labels, own_labels)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_there_is_no_room_at_all_each_epoch_computes_its_view(monkeypatch):
+    data = small_splits()
+    expected = seen(stream(data, 2).epoch(3))
+    trunk.forget()
+    monkeypatch.setattr(trunk, "free_memory", lambda device: 100)
+    kept = stream(data, 2)
+    found = seen(kept.epoch(3))
+    torch.testing.assert_close(found[0], expected[0])
+    assert torch.equal(found[1], expected[1]) and not kept.held
+
+
+def test_alternating_flips_show_both_sides_in_two_epochs():
+    data = small_splits()
+    batches = stream(data, None, augment=[{"flip": {"alternate": True}}]).batches
+    plain = Batches(data.train, batches.spec, 30, CPU).batch(torch.arange(30))[0]
+    mirrored = {}
+    for epoch in (1, 2, 3):
+        for positions, (images, _) in zip(batches.order(epoch), batches.epoch(epoch), strict=True):
+            for position, image in zip(positions.tolist(), images, strict=True):
+                same = torch.equal(image, plain[position])
+                assert same or torch.equal(image, plain[position].flip(2))
+                mirrored[epoch, position] = not same
+    sides = [[mirrored[epoch, p] for p in range(30)] for epoch in (1, 2, 3)]
+    assert sides[0] == sides[2] and sides[1] == [not side for side in sides[0]]
+    assert 5 < sum(sides[0]) < 25
+
+
+def test_where_a_mirrored_picture_is_another_one_nothing_alternates():
+    assert not build_augmentation([{"flip": {"alternate": True}}], mirror=False).alternates
+
+
+def test_resumed_in_the_middle_it_goes_on_to_the_same_bits(tmp_path):
+    config = LevelConfig(train=quick(epochs=5, views=2), augment=AUGMENT)
+    whole, killed = small_network(["c", "head"]), small_network(["c", "head"])
+    history = fitted(whole, small_splits(), config, tmp_path / "whole")
+    data = small_splits()
+    trainer = built(killed, data, config)
+    for epoch in (1, 2, 3):
+        entry = trainer.epoch(epoch)
+        trainer.progress.save([*history[: epoch - 1], entry], tmp_path)
+    trunk.forget()
+    config.resume = True
+    again = small_network(["c", "head"])
+    fitted(again, data, config, tmp_path)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in whole.state_dict().items())
