@@ -39,6 +39,7 @@ CROSS_ENTROPY = (
     "loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)"
 )
 VAL = "Batches(data.val, *options)"
+AS_IT_SAYS = "batch norm is adapted as it says"
 ADAPTED = "--network.adapt_batch_norm", "60"
 DROPOUT = "--network.arch", "{cnn_small: {dropout: 0.5}}", "--network.weights", "none"
 DROPOUT += "--network.trainable", "dense", "head"
@@ -190,11 +191,11 @@ BUGS = [
     Bug("the head's own rate passed over", "common/config/schema.py",
         "return self.head_lr if", "return self.lr if", STEP),
     Bug("batch norm adapted by a moving average", "common/models/adapt.py",
-        "norm.momentum = None", "norm.momentum = 0.1", "batch norm is adapted as it says", 1, options=ADAPTED),
+        "norm.momentum = None", "norm.momentum = 0.1", AS_IT_SAYS, 1, options=ADAPTED),
     Bug("batch norm adapted on too few pictures", "common/models/adapt.py",
         "some = train.subset(order[:count].sort().values)",
         "some = train.subset(order[: count // 4].sort().values)",
-        "batch norm is adapted as it says", 1, options=ADAPTED),
+        AS_IT_SAYS, 1, options=ADAPTED),
     Bug("a head that starts out of scale", STAGED,
         "super().__init__()", "super().__init__(); self.register_forward_hook(lambda *a: 90 * a[2])",  # noqa: E501
         "loss at start"),

@@ -15,7 +15,7 @@ from common.config import LevelConfig, NetworkConfig, load_config
 from common.data import load_splits
 from common.models import Classifier, StagedNetwork, Trunk, build_backbone
 from common.models.backbones import ARCHITECTURES
-from common.models.staged import pooled
+from common.models.staged import average
 from common.models.weights import weights_file
 from common.utils.errors import UserError
 from common.utils.files import file_hash
@@ -94,7 +94,7 @@ def test_stages_give_the_channels_they_say_and_the_trunk_is_exact(name):
         x = images
         for stage, module in backbone.stages.items():
             x = module(x)
-            assert pooled(x).shape == (5, backbone.channels[stage])
+            assert average(x).shape == (5, backbone.channels[stage])
         for trainable in (["head"], [last, "head"]):
             head = Classifier([backbone.channels[last]], 10)
             network = StagedNetwork(backbone, head, trainable, [last]).eval()
@@ -140,7 +140,7 @@ def test_published_weights_are_found_and_are_torchvisions_network(name, tmp_path
         for stage in torch.nn.ModuleDict(backbone.stages).eval().values():
             x = stage(x)
         classify = list(reference.children())[-1]
-        logits = classify(pooled(x))
+        logits = classify(average(x))
         expected = reference(images)
     assert expected.std() > 0
     assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
