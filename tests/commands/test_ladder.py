@@ -26,6 +26,7 @@ REPORT = {"metrics.json", "history.json", "predictions.npz", "report.md"}
 REPORT |= {"training_curves.png", "confusion_matrix.png"}
 FIXED = {"schema", "level", "config", "seed", "data", "weights", "image_size", "trainable"}
 FIXED |= {"epochs", "best_epoch", "train", "val", "test", "test_single", "frozen", "below"}
+FIXED |= {"adapted", "start"}
 FIXED |= {"seconds", "command", "commit", "machine", "versions"}
 FURTHER = {"network", "parameters", "trained_parameters", "tta", "detail", "settings"}
 

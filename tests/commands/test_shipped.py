@@ -55,8 +55,8 @@ def test_the_ladder_of_recipes():
     """Levels 2 and 3 share a recipe; each level's rate and trained stages are the course's."""
     recipes = {int(name[5]): load_config(PROJECT / name / "config.yaml") for name in NAMES}
     assert {n: (c.train.lr, c.train.epochs) for n, c in recipes.items()} == {
-        **{1: (1e-3, 5), 2: (1e-4, 3)},
-        **{3: (1e-4, 3), 4: (5e-5, 2)},
+        **{1: (1e-3, 5), 2: (2e-4, 3)},
+        **{3: (2e-4, 3), 4: (1e-4, 2)},
     }
     assert recipes[1].network.trainable == ["head"] and recipes[1].augment == []
     assert recipes[4].network.trainable == ["layer3", "layer4", "head"]
@@ -66,7 +66,7 @@ def test_the_ladder_of_recipes():
     second, third = recipes[2].settings(), recipes[3].settings()
     assert second.pop("benchmarks") != third.pop("benchmarks")
     assert second["network"].pop("taps") is None
-    assert third["network"].pop("taps") == ["layer3", "layer4"]
+    assert third["network"].pop("taps") == ["layer2", "layer3", "layer4"]
     assert second == third, "levels 2 and 3 differ in the head alone"
     assert all(c.train.batch_size == 128 for c in recipes.values())
 

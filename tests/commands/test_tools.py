@@ -26,7 +26,7 @@ TINY = ["--data.name=digits", "--data.limit=60", "--train.epochs=1", "--audit=fa
 def sweep(lr=0.1, **train):
     torch.manual_seed(0)
     config = LevelConfig(train=quick(lr=lr, batch_size=5, **train))
-    return find_lr.sweep(built(small_network(["c", "head"]), small_splits(), config), config)
+    return find_lr.sweep(built(small_network(["c", "head"], normalised=False), small_splits(), config), config)
 
 
 def test_the_rate_grows_from_step_to_step_and_the_sweep_ends_where_the_loss_explodes():
@@ -39,7 +39,7 @@ def test_the_rate_grows_from_step_to_step_and_the_sweep_ends_where_the_loss_expl
 @pytest.mark.parametrize("at_once", [True, False])
 def test_the_sweep_ends_where_a_loss_or_gradient_is_no_number(at_once):
     config = LevelConfig(train=quick(batch_size=5))
-    trainer = built(small_network(["c", "head"]), small_splits(), config)
+    trainer = built(small_network(["c", "head"], normalised=False), small_splits(), config)
     trainer.finite.at_once = at_once
     weight = trainer.network.head.classify.weight
     weight.register_hook(lambda g: g * (float("nan") if config.train.lr > 1e-4 else 1))
@@ -55,7 +55,7 @@ def test_the_suggested_rate_learns_and_the_least_one_does_not():
     def loss_after(lr):
         torch.manual_seed(0)
         config = LevelConfig(train=quick(lr=lr, optimizer="adam"))
-        trainer = built(small_network(["c", "head"]), small_splits(), config)
+        trainer = built(small_network(["c", "head"], normalised=False), small_splits(), config)
         return [trainer.epoch(epoch)["train_loss"] for epoch in (1, 2, 3)]
 
     still, learned = loss_after(find_lr.LOW), loss_after(rate)
