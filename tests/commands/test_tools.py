@@ -26,7 +26,9 @@ TINY = ["--data.name=digits", "--data.limit=60", "--train.epochs=1", "--audit=fa
 def sweep(lr=0.1, **train):
     torch.manual_seed(0)
     config = LevelConfig(train=quick(lr=lr, batch_size=5, **train))
-    return find_lr.sweep(built(small_network(["c", "head"], normalised=False), small_splits(), config), config)
+    return find_lr.sweep(
+        built(small_network(["c", "head"], normalised=False), small_splits(), config), config
+    )
 
 
 def test_the_rate_grows_from_step_to_step_and_the_sweep_ends_where_the_loss_explodes():

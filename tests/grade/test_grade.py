@@ -67,18 +67,25 @@ def recomputed(state, pixels):
     missing, _ = network.load_state_dict(plain, strict=False)
     assert missing == ["fc.weight", "fc.bias"]
     maps = {}
-    for layer in ("layer3", "layer4"):
+    for layer in ("layer2", "layer3", "layer4"):
         getattr(network, layer).register_forward_hook(lambda m, i, o, n=layer: maps.update({n: o}))
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     deviation = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     pixels = torch.nn.functional.interpolate(pixels, (32, 32), mode="bilinear")
     with torch.inference_mode():
         network.eval()((pixels - mean) / deviation)
-        deep, deeper = (maps[layer].mean((2, 3)) for layer in ("layer3", "layer4"))
-        if "head.project.weight" in state:
-            both = torch.cat([deep, deeper], 1)
-            deeper = (both @ state["head.project.weight"].T + state["head.project.bias"]).relu()
-        return deeper @ state["head.classify.weight"].T + state["head.classify.bias"]
+        norms = [key.removesuffix("running_mean") for key in state if key.startswith("head.norm")]
+        norms = [key for key in norms if f"{key}running_mean" in state]
+        if len(norms) == 1:
+            taps = [maps["layer4"].mean((2, 3))]
+        else:
+            taps = [torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1) for x in maps.values()]
+        normalised = [
+            (x - state[f"{key}running_mean"]) / (state[f"{key}running_var"] + 1e-5).sqrt()
+            for x, key in zip(taps, norms, strict=True)
+        ]
+        read = torch.cat(normalised, 1)
+        return read @ state["head.classify.weight"].T + state["head.classify.bias"]
 
 
 def test_json_has_the_recomputed_gain(copy, run):
