@@ -1,8 +1,8 @@
 """Level 3: a head that fuses three depths.
 
-layer4 says what a picture shows, layer3 and layer2 keep finer parts of it. The head reads all
-three, by the average and by the maximum of each channel. All else is level 2's, so that this
-level's gain is the head's.
+layer4 says what a picture shows, layer3 and layer2 keep finer parts of it. The head leads those
+down to layer4 by two convolutions of its own. All else is level 2's, so that this level's gain is
+the head's.
 """
 
 import sys
@@ -18,7 +18,7 @@ if __name__ == "__main__":  # --help and a mistyped option are answered before t
 from common.config import LevelConfig
 from common.evaluation import evaluate
 from common.experiment import Experiment, run_level
-from common.models import StagedNetwork, Trunk, average_and_maximum, build_backbone
+from common.models import StagedNetwork, Trunk, as_map, build_backbone
 from common.training import fit
 from level2_augmentation.run import build_network as level2_network
 from level3_fusion.fusion_head import FusionHead
@@ -33,9 +33,10 @@ def build_network(config: LevelConfig, classes: int) -> StagedNetwork:
     if len(taps) == 1:
         return level2_network(config, classes)
     backbone = build_backbone(config.network)
-    inputs = [2 * backbone.channels[tap] for tap in taps]
-    head = FusionHead(inputs, classes, config.network.normalise)
-    return StagedNetwork(backbone, head, config.network.trainable, taps, average_and_maximum)
+    taps = [stage for stage in backbone.stages if stage in taps]  # the shallowest first
+    channels = [backbone.channels[tap] for tap in taps]
+    head = FusionHead(channels, classes, config.network.normalise)
+    return StagedNetwork(backbone, head, config.network.trainable, taps, as_map)
 
 
 def main(config: LevelConfig) -> dict:

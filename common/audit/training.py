@@ -50,7 +50,7 @@ def step_as_configured(context: AuditContext) -> tuple[bool, str, str]:
     moving = [p for group in optimizer.param_groups for p in group["params"]]
     rate = _schedule(trainer)
     smoothing, clip = trainer.config.train.label_smoothing, trainer.config.train.clip_norm
-    felt = {p: torch.zeros_like(p, dtype=torch.bool) for p in moving}
+    felt = {p: torch.ones_like(p, dtype=torch.bool) for p in moving}
     for step, (images, targets) in enumerate(trainer.train.batches.epoch(0)):
         if step == 2:
             break
@@ -64,7 +64,7 @@ def step_as_configured(context: AuditContext) -> tuple[bool, str, str]:
         noise = 1e-4 * max(float(g.square().mean().sqrt()) for g in gradients)
         for parameter, gradient in zip(moving, gradients, strict=True):
             parameter.grad = gradient * scale
-            felt[parameter] |= gradient.abs() > noise
+            felt[parameter] &= gradient.abs() > noise
         for depth, group in enumerate(optimizer.param_groups):
             group["lr"] = group["initial_lr"] * rate(step, depth)
         optimizer.step()
@@ -100,8 +100,8 @@ def _furthest(
 ) -> tuple[float, str | None]:
     """The parameter whose way from the start differs most from the reference's, as a share.
 
-    Where a gradient is rounding noise (`felt` is False), as a bias's before batch norm, Adam makes
-    whole steps of it in any direction: nothing is compared there.
+    Where a gradient is rounding noise in any step (`felt` is False), as a bias's before batch norm,
+    Adam makes a whole step of it in any direction: nothing is compared there.
     """
     worst, where = 0.0, None
     others = dict(reference.named_parameters())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.evaluation.predictions import evaluating
-from common.models import Features, StagedNetwork
+from common.models import Features, StagedNetwork, as_map
 
 
 def activation_maps(
@@ -46,7 +46,7 @@ def activation_maps(
             score = logits.gather(1, chosen[:, None]).sum()
             gradients = torch.autograd.grad(score, list(leaves.values()))
     maps = [
-        (_places(leaf.detach()) * _places(gradient).mean((2, 3), keepdim=True)).sum(1).relu()
+        (as_map(leaf.detach()) * as_map(gradient).mean((2, 3), keepdim=True)).sum(1).relu()
         for leaf, gradient in zip(leaves.values(), gradients, strict=True)
     ]
     side = max((m.shape[1:] for m in maps), key=math.prod)
@@ -81,14 +81,6 @@ def _count(x: Tensor) -> int:
     return x.shape[1] - 1 if x.ndim == 3 else 0
 
 
-def _places(x: Tensor) -> Tensor:
-    """Maps (B, C, h, w) as they are, and so tokens (B, 1 + h w, C), the class token first."""
-    if x.ndim == 4:
-        return x
-    side = math.isqrt(x.shape[1] - 1)
-    return x[:, 1:].transpose(1, 2).unflatten(2, (side, side))
-
-
 @torch.no_grad()
 def stage_maps(network: StagedNetwork, image: Tensor, count: int = 6) -> dict[str, Tensor]:
     """The `count` most active channels of each stage that has places: name -> (count, h, w).
@@ -101,7 +93,7 @@ def stage_maps(network: StagedNetwork, image: Tensor, count: int = 6) -> dict[st
     found = {}
     for name, output in outputs.items():
         if _count(output) > 1:
-            maps = _places(output)
+            maps = as_map(output)
             strongest = maps[0].mean((1, 2)).topk(min(count, maps.shape[1])).indices
             found[name] = maps[0][strongest]
     return found

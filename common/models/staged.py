@@ -13,9 +13,10 @@ from common.models.backbones import Backbone, check_stages
 
 @dataclass
 class Features:
-    """What the frozen prefix hands on: its last map, and the taps it passed, pooled.
+    """What the frozen prefix hands on: its last output, and what the head reads of its stages.
 
-    `x`: float (B, ...), the input of the first stage that trains; `taps`: name -> (B, D).
+    `x`: float (B, ...), the input of the first stage that trains; `taps`: name -> (B, D) or
+    (B, C, H, W), as the network pools them.
     """
 
     x: Tensor
@@ -69,19 +70,19 @@ def average(x: Tensor) -> Tensor:
     return x[:, 0] if x.ndim == 3 else x
 
 
-def average_and_maximum(x: Tensor) -> Tensor:
-    """A stage's output as one vector a picture (B, 2 C): what there is of each channel on the
-    whole, and at its strongest place.
+def as_map(x: Tensor) -> Tensor:
+    """A stage's output as a map (B, C, H, W), for a head that looks at places.
 
-    Of tokens (B, T, C), the class token and the maximum of the others; a vector stands twice.
+    Of tokens (B, 1 + S S, C) the class token is left out; a vector is a map of one place.
     """
-    if x.ndim == 4:
-        return torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
-    return torch.cat([x[:, 0], x[:, 1:].amax(1)] if x.ndim == 3 else [x, x], dim=1)
+    if x.ndim == 3:
+        side = math.isqrt(x.shape[1] - 1)
+        return x[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+    return x if x.ndim == 4 else x[:, :, None, None]
 
 
 class StagedNetwork(nn.Module):
-    """Stages one after another; the head reads the pooled outputs of the tapped stages.
+    """Stages one after another; the head reads the outputs of the tapped stages.
 
     A stage that is not in `trainable` is frozen: no gradients, and eval mode also while its
     neighbours are in train mode, so that its batch-norm buffers cannot drift. The frozen stages
@@ -89,10 +90,11 @@ class StagedNetwork(nn.Module):
 
     Args:
         backbone: the stages, with their weights.
-        head: takes one (B, D) tensor a tap, in the order of `taps`; gives logits (B, classes).
+        head: takes what `pool` makes of each tap, in the order of `taps`; gives logits
+            (B, classes).
         trainable: the names that train; "head" is the head's.
         taps: the stages the head reads.
-        pool: makes a tapped stage's output one vector a picture, (B, D).
+        pool: what the head reads of a tapped stage's output: `average` or `as_map`.
     Attributes:
         weights: what the stages started from.
         start: digest of what was put in before training: another level's best checkpoint, or batch
@@ -187,9 +189,12 @@ class StagedNetwork(nn.Module):
         return self.run(Features(images, {}), self.prefix)
 
     def forward_suffix(self, features: Features) -> Tensor:
-        """What `forward_prefix` gave -> logits (B, classes)."""
-        passed = len(self.prefix)
-        taps = self.run(features, list(self.stages)[passed:]).taps
+        """What `forward_prefix` gave, or the trunk -> logits (B, classes)."""
+        passed = self.prefix
+        taps = self.run(features, list(self.stages)[len(passed) :]).taps
+        for name in passed[-1:]:  # the trunk does not keep one map twice
+            if name in self.taps and name not in taps:
+                taps[name] = self.pool(features.x)
         return self.head(*(taps[name] for name in self.taps))
 
     def forward(self, images: Tensor) -> Tensor:

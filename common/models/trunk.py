@@ -68,10 +68,13 @@ class Trunk:
         return features
 
     def _run(self, images: Tensor) -> Features:
+        prefix = self.network.prefix
         with self.runtime.arithmetic():
-            features = self.network.run(Features(images, {}), self.network.prefix, self.stages)
-        if len(self.network.prefix) == len(self.network.stages):
+            features = self.network.run(Features(images, {}), prefix, self.stages)
+        if len(prefix) == len(self.network.stages):
             features.x = features.x.new_empty((len(images), 0))  # the head reads the taps alone
+        elif prefix:
+            features.taps.pop(prefix[-1], None)  # which x is
         return features
 
 

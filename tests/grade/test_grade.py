@@ -74,18 +74,25 @@ def recomputed(state, pixels):
     pixels = torch.nn.functional.interpolate(pixels, (32, 32), mode="bilinear")
     with torch.inference_mode():
         network.eval()((pixels - mean) / deviation)
-        norms = [key.removesuffix("running_mean") for key in state if key.startswith("head.norm")]
-        norms = [key for key in norms if f"{key}running_mean" in state]
-        if len(norms) == 1:
-            taps = [maps["layer4"].mean((2, 3))]
-        else:
-            taps = [torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1) for x in maps.values()]
-        normalised = [
-            (x - state[f"{key}running_mean"]) / (state[f"{key}running_var"] + 1e-5).sqrt()
-            for x, key in zip(taps, norms, strict=True)
-        ]
-        read = torch.cat(normalised, 1)
-        return read @ state["head.classify.weight"].T + state["head.classify.bias"]
+
+        def normalised(x, name):
+            several = slice(None), *[None] * (x.ndim - 2)
+            mean, variance = state[f"{name}.running_mean"], state[f"{name}.running_var"]
+            return (x - mean[several]) / (variance[several] + 1e-5).sqrt()
+
+        head, read = "head", [maps["layer4"].mean((2, 3))]
+        if "head.convolve.0.0.weight" in state:
+            head, x = "head.classifier", maps["layer2"][:, :0]
+            for depth, layer in enumerate(("layer2", "layer3")):
+                x = torch.cat([x, normalised(maps[layer], f"head.normalise.{depth}")], 1)
+                convolution = f"head.convolve.{depth}"
+                x = torch.conv2d(x, state[f"{convolution}.0.weight"], stride=2, padding=1)
+                scale, shift = (state[f"{convolution}.1.{k}"] for k in ("weight", "bias"))
+                x = normalised(x, f"{convolution}.1") * scale[:, None, None]
+                x = (x + shift[:, None, None]).relu()
+            read = [y for m in (x, maps["layer4"]) for y in (m.mean((2, 3)), m.amax((2, 3)))]
+        read = normalised(torch.cat(read, 1), f"{head}.normalise")
+        return read @ state[f"{head}.classify.weight"].T + state[f"{head}.classify.bias"]
 
 
 def test_json_has_the_recomputed_gain(copy, run):

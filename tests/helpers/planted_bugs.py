@@ -31,6 +31,7 @@ class Bug:
 TRAINING, EVALUATION = "common/training/loop.py", "common/evaluation/predictions.py"
 PROGRESS, STAGED = "common/training/progress.py", "common/models/staged.py"
 BATCHES, HEAD = "common/data/loader.py", "level3_fusion/fusion_head.py"
+FUSED = "return self.classifier(average_and_maximum(x), average_and_maximum(deepest))"
 STEP = "one step is the configured step"
 MODES = "train and eval mode"
 FROZEN = "frozen means frozen"
@@ -51,7 +52,7 @@ BUGS = [
     ),
     Bug(
         "wrong input size of the first linear layer", HEAD,
-        "nn.Linear(sum(inputs), classes)", "nn.Linear(inputs[-1], classes)", "shapes fit", 3,
+        "Classifier([2 * width, 2 * deepest]", "Classifier([2 * deepest]", "shapes fit", 3,
         common=True,
     ),
     Bug(
@@ -61,14 +62,14 @@ BUGS = [
     ),
     Bug(
         "ReLU on the logits", HEAD,
-        "return self.classify(torch.cat(fused, dim=1))",
-        "return torch.relu(self.classify(torch.cat(fused, dim=1)))",
+        FUSED, FUSED.replace("self.classifier(", "torch.relu(self.classifier(") + ")",
         "logits, not probabilities", 3, common=True,
     ),
     Bug(
         "two linear layers with nothing between", HEAD,
-        "nn.Linear(sum(inputs), classes)",
-        "nn.Sequential(nn.Linear(sum(inputs), 64), nn.Linear(64, classes))",
+        "Classifier([2 * width, 2 * deepest], classes, normalised)",
+        "Classifier([2 * width, 2 * deepest], 64); self.classifier.classify = nn.Sequential("
+        "self.classifier.classify, nn.Linear(64, classes))",
         "no two linear layers in a row", 3, common=True,
     ),
     Bug(
@@ -101,8 +102,7 @@ BUGS = [
         "F.cross_entropy(logits.float().softmax(1),", STEP),
     Bug(
         "softmax in the network", HEAD,
-        "return self.classify(torch.cat(fused, dim=1))",
-        "return self.classify(torch.cat(fused, dim=1)).softmax(1)",
+        FUSED, f"{FUSED}.softmax(1)",
         "logits, not probabilities", 3,
     ),
     Bug("val shares train's augmentation", TRAINING, VAL,

@@ -11,7 +11,7 @@ from torch import nn
 
 from common.config import LevelConfig, NetworkConfig
 from common.data import Batches
-from common.models import Classifier, FeatureBatches, Trunk, average_and_maximum, trunk
+from common.models import Classifier, FeatureBatches, Trunk, as_map, trunk
 from common.models.staged import average
 from common.utils.errors import UserError
 from helpers.networks import CPU, built, fitted, quick, small_network, small_splits
@@ -199,35 +199,70 @@ def count_calls(trunk: Trunk) -> list:
     return calls
 
 
-def test_fusion_head_normalises_each_tap_and_weighs_all():
-    head = FusionHead([256, 512], classes=10)
-    shallow = (100 * torch.randn(64, 256) + 50).requires_grad_()
-    deep = (0.01 * torch.randn(64, 512)).requires_grad_()
-    logits = head(shallow, deep)
-    assert logits.shape == (64, 10) and head.classify.weight.shape == (10, 768)
-    assert [name for name, _ in head.named_parameters()] == ["classify.weight", "classify.bias"]
-    normalised = [
-        (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt() for x in (shallow, deep)
-    ]
-    torch.testing.assert_close(logits, head.classify(torch.cat(normalised, 1)))
+def test_fusion_head_reads_every_map_and_trains_in_all_parts():
+    head = FusionHead([128, 256, 512], classes=10)
+    sides = {128: 8, 256: 4, 512: 2}
+    maps = [torch.randn(16, c, side, side, requires_grad=True) for c, side in sides.items()]
+    logits = head(*maps)
+    assert logits.shape == (16, 10)
     logits.square().sum().backward()
-    for tensor in (shallow, deep, *head.parameters()):
+    for tensor in (*maps, *head.parameters()):
         assert tensor.grad.abs().sum() > 0
+    assert [c.in_channels for c in head.modules() if isinstance(c, nn.Conv2d)] == [128, 256 + 256]
 
 
-def test_level3_reads_average_and_maximum_of_three_stages():
-    network = build_network(LevelConfig(network=NetworkConfig(weights="none")), 10).eval()
-    images, x = torch.randn(2, 3, 32, 32), None
+@pytest.mark.parametrize("sides", [(7, 4, 2), (14, 14, 14), (1, 1, 1), (5, 2, 3)])
+def test_fusion_head_takes_maps_that_do_not_halve(sides):
+    maps = [torch.randn(3, 4, side, side) for side in sides]
+    assert FusionHead([4, 4, 4], 2).eval()(*maps).shape == (3, 2)
+    assert FusionHead([4, 4], 2).eval()(*maps[:2]).shape == (3, 2)
+
+
+def test_fusion_head_is_blind_to_the_scale_of_its_maps():
+    head = FusionHead([4, 4, 4], 3)
+    maps = [torch.randn(8, 4, 4, 4) for _ in range(3)]
+    scaled = [1000 * maps[0] + 7, 0.1 * maps[1], 10 * maps[2]]
     with torch.no_grad():
-        taps, x = [], images
+        torch.testing.assert_close(head(*scaled), head(*maps), rtol=1e-2, atol=1e-2)
+        plain = FusionHead([4, 4, 4], 3, normalised=False)
+        assert not torch.allclose(plain(*scaled), plain(*maps), atol=1e-2)
+
+
+def test_level3_reads_three_stages_by_two_convolutions():
+    """The head written out, and its maps taken from the stages one by one."""
+    taps = ["layer4", "layer2", "layer3"]  # in any order
+    config = LevelConfig(network=NetworkConfig(weights="none", taps=taps))
+    network = build_network(config, 10).eval()
+    images, maps = torch.randn(2, 3, 64, 64), {}
+    with torch.no_grad():
+        x = images
         for name, stage in network.stages.items():
-            x = stage(x)
-            if name in ("layer2", "layer3", "layer4"):
-                taps += [x.mean((2, 3)), x.amax((2, 3))]
-        fused = torch.cat(taps, 1)
-        assert fused.shape == (2, 2 * (128 + 256 + 512))
-        expected = network.head(*fused.split([256, 512, 1024], dim=1))
-        assert torch.equal(network(images), expected)
+            x = maps[name] = stage(x)
+        head = network.head
+
+        def normalise(x):
+            return x / (1 + 1e-5) ** 0.5  # statistics of a new batch norm: mean 0, variance 1
+
+        x = head.convolve[0](normalise(maps["layer2"]))
+        assert x.shape == maps["layer3"].shape
+        x = head.convolve[1](torch.cat([x, normalise(maps["layer3"])], 1))
+        assert x.shape == (2, 256, 2, 2)
+        both = [x.mean((2, 3)), x.amax((2, 3))]
+        both += [maps["layer4"].mean((2, 3)), maps["layer4"].amax((2, 3))]
+        expected = head.classifier.classify(normalise(torch.cat(both, 1)))
+        torch.testing.assert_close(network(images), expected)
+
+
+def test_a_map_is_kept_once():
+    """The input of the first stage that trains, where the head reads it, too."""
+    network = build_network(
+        LevelConfig(network=NetworkConfig(weights="none", trainable=["layer4", "head"])), 10
+    ).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        features = Trunk(network, CPU)(images)
+        assert [*features.taps] == ["layer2"] and features.x.shape == (2, 256, 4, 4)
+        torch.testing.assert_close(network.forward_suffix(features), network(images))
 
 
 def test_a_single_tap_at_level3_is_level2s_network():
@@ -240,11 +275,10 @@ def test_pooling_of_maps_tokens_and_vectors():
     maps, tokens, vectors = torch.randn(2, 3, 4, 5), torch.randn(2, 7, 3), torch.randn(2, 3)
     assert torch.equal(average(maps), maps.mean((2, 3)))
     assert torch.equal(average(tokens), tokens[:, 0]) and average(vectors) is vectors
-    both = [average_and_maximum(x) for x in (maps, tokens, vectors)]
-    assert all(x.shape == (2, 6) for x in both)
-    assert torch.equal(both[0], torch.cat([maps.mean((2, 3)), maps.flatten(2).amax(2)], 1))
-    assert torch.equal(both[1], torch.cat([tokens[:, 0], tokens[:, 1:].amax(1)], 1))
-    assert torch.equal(both[2], torch.cat([vectors, vectors], 1))
+    tokens = torch.randn(2, 1 + 4, 3)
+    assert as_map(maps) is maps and as_map(vectors).shape == (2, 3, 1, 1)
+    assert as_map(tokens).shape == (2, 3, 2, 2)
+    assert torch.equal(as_map(tokens)[:, :, 1, 0], tokens[:, 1 + 2])
 
 
 def test_a_classifier_is_blind_to_the_scale_of_its_input():

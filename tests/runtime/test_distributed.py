@@ -52,7 +52,8 @@ def unnormalised(place):
     """A copy of the project whose heads do not go by a batch's statistics."""
     project = copy_project(place)
     for file, norm in (
-        ("level3_fusion/fusion_head.py", "nn.BatchNorm1d(n, affine=False)"),
+        ("level3_fusion/fusion_head.py", "nn.BatchNorm2d(c, affine=False)"),
+        ("level3_fusion/fusion_head.py", "nn.BatchNorm2d(outputs)"),
         ("common/models/staged.py", "nn.BatchNorm1d(count, affine=False)"),
     ):
         text = (project / file).read_text(encoding="utf-8")
