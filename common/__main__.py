@@ -13,6 +13,7 @@ COMMANDS = {
     "predict": "ask the trained levels about your own pictures, or serve a page that does",
     "bench": "time every level against the plain pipeline",
     "site": "one page over a folder of reports",
+    "leaderboard": "what every level and config reached, over its seeds",
 }
 
 
@@ -22,7 +23,7 @@ def main() -> None:
         sys.exit(_refused(other[0]))
     print("A level is run by its script: python level3_fusion/run.py --help\n")
     for name, purpose in COMMANDS.items():
-        print(f"python -m common.{name:8}  {purpose}")
+        print(f"python -m common.{name:11}  {purpose}")
     print("\nEach has --help.")
 
 

@@ -26,7 +26,13 @@ log = logging.getLogger("rungs")
 
 COURSE = "the course's source projects"
 WEIAICUNZAI = "weiaicunzai/pytorch-cifar100, 200 epochs"
+AIRBENCH = "KellerJordan/cifar10-airbench, one A100"
+ALAVI = "mrpouyaalavi-cifar-10-image-classification.hf.space, 15 epochs at 224 px"
 PUBLISHED = [  # network, data, strategy, accuracy in percent, source: none of them run here
+    ("airbench94", "CIFAR-10", "scratch", 94.01, f"{AIRBENCH}, 3.83 s"),
+    ("airbench96", "CIFAR-10", "scratch", 96.05, f"{AIRBENCH}, 46.3 s"),
+    ("ResNet-18", "CIFAR-10", "scratch", 96.0, f"{AIRBENCH}, 7 min"),
+    ("ResNet-18, frozen", "CIFAR-10", "transfer", 87.48, ALAVI),
     ("AlexNet", "CIFAR-100", "scratch", 56.97, COURSE),
     ("VGG-13", "CIFAR-100", "scratch", 57.03, COURSE),
     ("ResNet-18", "CIFAR-100", "scratch", 63.16, COURSE),

@@ -123,6 +123,7 @@ COMMAND_LINE = [
     ("grade level1_baseline --output no/grade.txt", "--output: cannot write no/grade.txt"),
     ("site --slimm", "command line: unrecognized arguments: --slimm; did you mean '--slim'?"),
     ("site nowhere", "nowhere: no reports here; run a level first"),
+    ("leaderboard nowhere", "nowhere: no reports here; run a level first"),
     ("bench --quik", "command line: unknown option '--quik'"),
     ("bench --quick --offline --train.epochs 0", "command line: train.epochs must be at least 1"),
 ]
