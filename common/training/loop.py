@@ -101,7 +101,9 @@ class Trainer:
         views = config.train.views
         if views and views >= config.train.epochs:
             views = None  # each epoch has its own
-        train = Batches(data.train, *options, augmentation, config.seed, views)
+        start = config.network.start_from  # whose orders and views of the pictures are known by now
+        seed = counter_seed(config.seed, "goes on from", start) if start else config.seed
+        train = Batches(data.train, *options, augmentation, seed, views)
         self.train = FeatureBatches(train, trunk, folder)
         self.val = FeatureBatches(Batches(data.val, *options), trunk, folder)
         self.sizes = [len(positions) for positions in train.order(0)]  # pictures in each batch

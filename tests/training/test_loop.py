@@ -219,3 +219,18 @@ def test_the_rate_moves_as_configured():
         trainer.step(step, features, targets)
         expected = 0.2 * (1 + math.cos(math.pi * step / 8)) / 2
         assert math.isclose(trainer.optimizer.param_groups[0]["lr"], expected)
+
+
+def test_a_run_that_goes_on_from_another_level_has_orders_and_views_of_its_own():
+    """The level below has seen its own: they would come again in the first epochs."""
+    data, batches = small_splits(), []
+    for start in (None, "level3_fusion", "level3_fusion"):
+        config = LevelConfig(augment=["crop"], train=quick())
+        config.network.start_from = start
+        train = built(small_network(["c", "head"]), data, config).train.batches
+        batches.append((train.order(1), train.batch(torch.arange(8), epoch=1)[0]))
+    (order, views), (other, others), (again, same) = batches
+    assert not all(torch.equal(a, b) for a, b in zip(order, other, strict=True))
+    assert not torch.equal(views, others)
+    assert all(torch.equal(a, b) for a, b in zip(other, again, strict=True))
+    assert torch.equal(others, same)
