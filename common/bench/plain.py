@@ -129,7 +129,7 @@ def _stream(
     training = view == "train"
     if ways.data_path:
         transform = build_augmentation(config.augment, data.mirror) if training else view
-        seed = config.seed if training else None
+        seed = config.draws if training else None
         return Batches(images, weights, config.train.batch_size, runtime, transform, seed).epoch
     if training:
         steps = _augmentation(config, data, images)

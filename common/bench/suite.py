@@ -23,6 +23,7 @@ from common.utils.processes import run_measured
 log = logging.getLogger("rungs")
 
 WHOLE, FEW = 12_500, 2_000  # training pictures, a fifth of them val; test has as many as val
+LONG, VIEWS = 10, 3  # epochs, of which ours keeps so many augmented views of each picture
 LARGE = 224  # px, at which the levels are compared once more
 GROWTH = {"pictures": (5_000, 10_000, 20_000, 50_000), "image_size": (64, 96, 128, 160, 224)}
 
@@ -45,12 +46,12 @@ class Bench:
         """A level's configuration."""
         return load_config(level / "config.yaml", self.arguments, prog="python -m common.bench")
 
-    def run(self, level: Path, pipeline: str, pictures: int, size: int) -> dict:
+    def run(self, level: Path, pipeline: str, pictures: int, size: int, *options: str) -> dict:
         """One pipeline on so many training pictures: seconds, accuracy, interval, peak memory."""
         folder = self.folder / f"{level.name}-{pipeline.replace(' ', '-')}"
         folder.mkdir(exist_ok=True)
         start = self.best.get(self.config(level).network.start_from)
-        more = ["--data.limit", str(pictures), "--network.image_size", str(size)]
+        more = ["--data.limit", str(pictures), "--network.image_size", str(size), *options]
         request = {
             "level": str(level),
             "arguments": [*self.arguments, *more],
@@ -63,7 +64,7 @@ class Bench:
         command = [sys.executable, "-m", "common.bench.worker", str(folder / "request.json")]
         memory = run_measured(command, paths.PROJECT)
         answer = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
-        if pipeline == "ours":
+        if pipeline == "ours" and not options:
             self.best[level.name] = folder / "best.pt"
         correct, total = answer["correct"], answer["total"]
         answer |= {"accuracy": correct / total, "interval": list(wilson_interval(correct, total))}
@@ -75,24 +76,25 @@ class Bench:
 
     def compare(self, pictures: int, size: int) -> dict[str, dict]:
         """Each level by ours and by the plain pipeline, in turn."""
-        found = {}
-        for level in levels.find_levels():
-            ours, plain = (self.run(level, p, pictures, size) for p in ("ours", "plain"))
-            low, high = plain["interval"]
-            memory = None
-            if ours["peak_bytes"] and plain["peak_bytes"]:
-                memory = ours["peak_bytes"] / plain["peak_bytes"]
-            found[level.name] = {
-                "ratio": plain["seconds"] / ours["seconds"],
-                **{f"ours_{key}": value for key, value in _shown(ours).items()},
-                **{f"plain_{key}": value for key, value in _shown(plain).items()},
-                "within_interval": low <= ours["accuracy"] <= high
-                and ours["interval"][0] <= plain["accuracy"] <= ours["interval"][1],
-                "peak_memory_ratio": memory,
-                "picture_bytes": ours["picture_bytes"],
-                "kept_bytes": ours["kept_bytes"],
-            }
-        return found
+        return {level.name: self.versus(level, pictures, size) for level in levels.find_levels()}
+
+    def versus(self, level: Path, pictures: int, size: int, *options: str) -> dict:
+        """A level, with further options, by ours and by the plain pipeline."""
+        ours, plain = (self.run(level, p, pictures, size, *options) for p in ("ours", "plain"))
+        low, high = plain["interval"]
+        memory = None
+        if ours["peak_bytes"] and plain["peak_bytes"]:
+            memory = ours["peak_bytes"] / plain["peak_bytes"]
+        return {
+            "ratio": plain["seconds"] / ours["seconds"],
+            **{f"ours_{key}": value for key, value in _shown(ours).items()},
+            **{f"plain_{key}": value for key, value in _shown(plain).items()},
+            "within_interval": low <= ours["accuracy"] <= high
+            and ours["interval"][0] <= plain["accuracy"] <= ours["interval"][1],
+            "peak_memory_ratio": memory,
+            "picture_bytes": ours["picture_bytes"],
+            "kept_bytes": ours["kept_bytes"],
+        }
 
     def breakdown(self, level: Path, pictures: int, size: int) -> dict[str, float]:
         """How much faster each way makes it, given those before it; their product is the ratio."""
@@ -145,6 +147,7 @@ def measure(options: list[str], quick: bool) -> None:
             "breakdown_pictures": small,
             "share_of_peak": shares,
             "large": None,
+            "long": None,
             "growth": None,
             **provenance(machine),
         }
@@ -154,6 +157,9 @@ def measure(options: list[str], quick: bool) -> None:
             report["large"] = {"image_size": LARGE, "pictures": FEW}
             report["large"]["levels"] = bench.compare(FEW, LARGE)
         middle = found[min(1, len(found) - 1)]
+        long = ["--train.epochs", str(LONG), "--train.views", str(VIEWS)]
+        report["long"] = {"epochs": LONG, "views": VIEWS, "level": middle.name}
+        report["long"] |= bench.versus(middle, pictures, size, *long)
         report["growth"] = {"level": middle.name, **bench.growth(middle, size, quick)}
     stem = "bench_gpu" if gpu else "bench"
     text = json.dumps(report, indent=2, ensure_ascii=False)

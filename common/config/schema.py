@@ -191,6 +191,14 @@ class LevelConfig:
         """Name of the YAML file without its ending: "config" for a level's own recipe."""
         return self.file.stem
 
+    @property
+    def draws(self) -> int | str:
+        """What the training batches' orders and augmentation are drawn by: the seed, and the level
+        whose weights the run goes on from, as that one has seen its own draws.
+        """
+        start = self.network.start_from
+        return f"{self.seed} after {start}" if start else self.seed
+
     def with_seed(self, seed: int) -> "LevelConfig":
         """The same configuration with another seed."""
         other = copy.copy(self)

@@ -55,7 +55,7 @@ class Batches:
         batch_size: int,
         runtime: Runtime,
         transform: Transform | None = None,
-        seed: int | None = None,
+        seed: int | str | None = None,
         views: int | None = None,
     ):
         self.images, self.spec, self.batch_size = images, spec, batch_size

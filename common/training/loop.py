@@ -101,9 +101,7 @@ class Trainer:
         views = config.train.views
         if views and views >= config.train.epochs:
             views = None  # each epoch has its own
-        start = config.network.start_from  # whose orders and views of the pictures are known by now
-        seed = counter_seed(config.seed, "goes on from", start) if start else config.seed
-        train = Batches(data.train, *options, augmentation, seed, views)
+        train = Batches(data.train, *options, augmentation, config.draws, views)
         self.train = FeatureBatches(train, trunk, folder)
         self.val = FeatureBatches(Batches(data.val, *options), trunk, folder)
         self.sizes = [len(positions) for positions in train.order(0)]  # pictures in each batch
