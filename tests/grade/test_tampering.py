@@ -97,11 +97,12 @@ def test_report_without_checkpoint(copy, failures):
 
 def test_altered_weights(copy, failures):
     content = torch.load(best(copy, NAMES[0]), weights_only=True)
-    content["network"]["stages.layer1.0.bn1.running_mean"] += 1e-6
+    content["network"]["stages.layer1.0.conv1.weight"][0, 0, 0, 0] += 1e-6
+    content["network"]["stages.layer2.0.bn1.running_mean"] += 0.01  # that were estimated anew
     content["network"]["head.classify.weight"][0] += 0.5
     write(best(copy, NAMES[0]), content)
     found = failures(copy)[NAMES[0]]
-    assert found["frozen parts"] == "1 of 120 changed, in layer1"
+    assert found["frozen parts"] == "2 of 120 changed, in layer1, layer2"
     assert found.keys() == {"frozen parts", "predictions.npz", "metrics.json"}
 
 
