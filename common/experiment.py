@@ -29,7 +29,7 @@ from common.training.progress import (
     check_resumable,
     check_unfinished,
     clear_drafts,
-    resumed_network,
+    resumed,
 )
 from common.training.schedules import build_schedule
 from common.utils import paths
@@ -198,14 +198,16 @@ class Experiment:
         if not count:
             return
         last = self.folder / "last.pt"
-        if state := resumed_network(last):
+        if content := resumed(last):
+            state = content["network"]
             adapted = {key: state.get(key) for key in batch_norm_statistics(network)}
             checkpoint.load_network(network, {"network": network.state_dict() | adapted}, last)
+            network.start = content["start"]  # of what trains, the statistics have moved since
         else:
             adapt_batch_norm(network, self.data.train, count, self.runtime)
             log.info("batch norm adapted to %d training pictures", min(count, len(self.data.train)))
+            network.start = checkpoint.digest(batch_norm_statistics(network))
         network.adapted = count
-        network.start = checkpoint.digest(batch_norm_statistics(network))
 
     def _start_from(self, network: StagedNetwork, name: str) -> None:
         """Load the best checkpoint of another level's run with the same data, weights and seed."""

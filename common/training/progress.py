@@ -223,9 +223,9 @@ def check_resumable(folder: Path, config: LevelConfig, data: Splits) -> None:
     _checked[place] = content
 
 
-def resumed_network(place: Path) -> dict[str, torch.Tensor] | None:
-    """The network's state in the last.pt that `Progress.resume` will go on from, if it will."""
-    return _checked[place]["network"] if place in _checked else None
+def resumed(place: Path) -> dict[str, Any] | None:
+    """What is in the last.pt that `Progress.resume` will go on from, if it will."""
+    return _checked.get(place)
 
 
 def _begun(place: Path, config: LevelConfig) -> list[dict]:

@@ -142,5 +142,5 @@ def test_fast_and_plain_give_the_same_logits(course, name):
             logits.append(results.test.logits)
     plain = logits[1]
     assert plain.shape == (60, 10) and plain.std() > 0.1
-    assert (logits[0] - plain).abs().max() <= 1e-5 * plain.abs().max()
+    assert (logits[0] - plain).abs().max() <= 1e-4 * plain.abs().max()
     assert not torch.equal(logits[0], plain), "folded and plain convolutions round differently"

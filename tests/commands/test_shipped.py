@@ -55,8 +55,8 @@ def test_the_ladder_of_recipes():
     """Levels 2 and 3 share a recipe; each level's rate and trained stages are the course's."""
     recipes = {int(name[5]): load_config(PROJECT / name / "config.yaml") for name in NAMES}
     assert {n: (c.train.lr, c.train.epochs) for n, c in recipes.items()} == {
-        **{1: (1e-3, 5), 2: (2e-4, 3)},
-        **{3: (2e-4, 3), 4: (1e-4, 2)},
+        **{1: (1e-3, 5), 2: (3e-4, 3)},
+        **{3: (3e-4, 3), 4: (1e-4, 2)},
     }
     assert recipes[1].network.trainable == ["head"] and recipes[1].augment == []
     assert recipes[4].network.trainable == ["layer3", "layer4", "head"]

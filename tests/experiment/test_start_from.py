@@ -41,7 +41,7 @@ def test_a_head_that_does_not_fit_is_new(run, project):
     first, third = (best(project, f"level{i}") for i in ("1_baseline", "3_fusion"))
     for key in ("stages.layer4.0.conv1.weight", "stages.layer2.0.bn1.running_mean"):
         assert torch.equal(first["network"][key], third["network"][key])
-    assert third["network"]["head.classify.weight"].shape == (10, 2 * (128 + 256 + 512))
+    assert third["network"]["head.classifier.classify.weight"].shape == (10, 2 * (256 + 512))
 
 
 def test_a_level_may_start_from_a_config_of_another(run, refused, project):

@@ -176,7 +176,7 @@ BUGS = [
         "test-time augmentation", 4, ("--data.mirror", "true")),
     Bug("TTA keeps the last pass alone", EVALUATION, "[p.logits for p in passes]",
         "[passes[-1].logits]", "test-time augmentation", 4),
-    Bug("training data not shuffled", TRAINING, "*options, augmentation, config.seed",
+    Bug("training data not shuffled", TRAINING, "*options, augmentation, config.draws",
         "*options, augmentation, None", "train is shuffled"),
     Bug("the same order every epoch", BATCHES, 'counter_seed(self.seed, "order", epoch)',
         'counter_seed(self.seed, "order")', "train is shuffled"),

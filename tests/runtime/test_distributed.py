@@ -21,7 +21,7 @@ from common.runtime import Processes, Runtime
 from common.training import checkpoint
 from common.utils.errors import UserError
 from helpers.networks import built, quick, small_network, small_splits
-from helpers.projects import NAMES, PROJECT, copy_project, python
+from helpers.projects import NAMES, PROJECT, copy_project
 
 # 135 training pictures: four batches of 33, of which no two processes have the same share, and
 # one of 3, of which one has a single picture
@@ -46,6 +46,11 @@ def finished(run):
     text, _ = run.communicate(timeout=300)
     assert run.returncode == 0, text
     return text
+
+
+def by_itself(project, *arguments):
+    """A single process, which has imported nothing of another copy of the project."""
+    subprocess.run([sys.executable, *map(str, arguments)], cwd=project, check=True)
 
 
 def unnormalised(place):
@@ -87,7 +92,7 @@ def same_curve(one, two, keys=("train_loss", "val_loss")):
 )
 def test_two_processes_have_ones_loss_curve(tmp_path, level, options):
     alone, two = unnormalised(tmp_path / "alone"), unnormalised(tmp_path / "two")
-    python(f"{level}/run.py", *TINY, *options, cwd=alone)
+    by_itself(alone, f"{level}/run.py", *TINY, *options)
     text = finished(torchrun(two, 2, f"{level}/run.py", *TINY, *options))
     accuracies = same_curve(curve(alone, level), curve(two, level))
     assert accuracies[:3] == accuracies[3:] and len(set(accuracies)) > 1
@@ -105,8 +110,8 @@ def test_two_processes_have_ones_loss_curve(tmp_path, level, options):
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
     level, script = NAMES[1], [f"{NAMES[1]}/run.py", *TINY, FROZEN]
-    whole, project = copy_project(tmp_path / "whole"), copy_project(tmp_path / "project")
-    python(*script, cwd=whole)
+    whole, project = unnormalised(tmp_path / "whole"), unnormalised(tmp_path / "project")
+    by_itself(whole, *script)
     last, states = project / "runs/digits" / level / "last.pt", []
     for count, options in [(3, []), (3, ["--resume"]), (2, ["--resume"])]:
         text = finished(torchrun(project, count, *script, *options))

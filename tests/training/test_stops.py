@@ -107,7 +107,7 @@ def test_out_of_memory_names_the_batch_size_to_try(error, size, says, tmp_path, 
 
     monkeypatch.setattr("common.training.loop.Trainer.epoch", fail)
     config = LevelConfig(train=quick(batch_size=size, lr=0.1))
-    network = small_network(["head"])
+    network = small_network(["head"], normalised=False)
     with pytest.raises(UserError, match=f"out of memory with batches of {size} pictures: {says}"):
         fitted(network, small_splits(), config, tmp_path)
 
