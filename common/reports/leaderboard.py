@@ -71,6 +71,7 @@ def _row(group: list[tuple[Run, Path]]) -> dict[str, str | Cell]:
 
 
 def _machine(facts: dict) -> str:
-    threads = facts.get("threads")
-    words = facts["gpu"] or facts["cpu"], facts.get("precision"), threads and f"{threads} threads"
+    words = [facts["gpu"] or facts["cpu"], facts.get("precision")]
+    if threads := facts.get("threads"):
+        words.append(f"{threads} threads" if threads > 1 else "1 thread")
     return ", ".join(word for word in words if word)
