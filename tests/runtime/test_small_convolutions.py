@@ -108,3 +108,11 @@ def test_other_types_and_large_maps_are_left_as_they_are(products):
         assert not products
         conv(torch.randn(2, 4, 2, 2))
     assert products == [((8, 4, 3, 3), torch.float32)]
+
+
+@pytest.mark.parametrize(("side", "stride", "gains"), [(3, 1, True), (4, 1, False), (8, 2, True)])
+def test_a_map_of_16_pixels_is_a_product_where_the_stride_is_2(side, stride, gains, products):
+    conv = nn.Conv2d(256, 512, 3, padding=1, stride=stride).bfloat16()
+    with SmallMaps(), torch.no_grad():
+        conv(torch.randn(2, 256, side, side).bfloat16())
+    assert len(products) == gains
