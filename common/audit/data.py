@@ -5,6 +5,8 @@ from torch import Tensor
 
 from common.audit.context import IMAGENET_MEAN, IMAGENET_STD, SIZE, AuditContext, check, largest_gap
 from common.data import ImageSet, duplicates
+from common.data.augment.base import AugmentationStep
+from common.data.augment.steps import Flip
 
 READ = 2**28  # bytes of each split's pictures that are compared
 
@@ -107,17 +109,30 @@ def train_shuffled(context: AuditContext) -> tuple[bool, str, str]:
 )
 def augmentation_on_train(context: AuditContext) -> tuple[bool, str, str]:
     trainer, train, val = context.trainer(), context.data.train, context.data.val
-    moves = context.config.augment and (context.data.mirror or len(context.config.augment) > 1)
+    transform = trainer.train.batches.transform
+    moves = any(_varies(step) for step in transform.steps) if transform else False
     positions = torch.zeros(32, dtype=torch.int64)  # one picture, 32 times
     images, _ = trainer.train.batches.batch(positions)
-    different = len({image.tobytes() for image in images.float().cpu().numpy()})
+    different = 1 + int((~_alike(images, images[:1])).sum())
     evaluated = torch.cat([images for images, _ in trainer.val.batches.epoch()])
     gap = largest_gap(evaluated, context.pictures(val))
     next(iter(trainer.train.epoch(1)))
     fixed = context.config.train.views or not context.config.augment
     kept = bool(trainer.train.held) and not fixed
-    expected = f"{'several' if moves else 'one'} of 32 different, val as it is"
-    seen = f"{different} of 32 different, val {gap:.0e} off"
+    expected = f"{'several kinds' if moves else 'one kind'} among 32 copies, val as it is"
+    seen = f"{different - 1} of 32 copies unlike the first, val {gap:.0e} off"
     seen += ", kept over epochs" if kept else ""
-    plain = moves or largest_gap(images[:1], context.prepare(train.images[:1])) < 1e-3
-    return (different > 1) == bool(moves) and plain and gap < 1e-3 and not kept, expected, seen
+    own = context.prepare(train.images[:1])
+    sides = [own, own.flip(3)] if transform and context.data.mirror else [own]
+    plain = moves or min(largest_gap(images[:1], side) for side in sides) < 1e-3
+    return (different > 1) == moves and plain and gap < 1e-3 and not kept, expected, seen
+
+
+def _varies(step: AugmentationStep) -> bool:
+    """Whether a step makes several pictures of one that a batch holds many times.
+
+    One that mixes a batch's pictures does not, nor does a flip that takes turns or is not allowed.
+    """
+    if isinstance(step, Flip):
+        return step.mirror and not step.alternate and 0 < step.probability < 1
+    return not step.mixes and not all(value == 0 for value in vars(step).values())

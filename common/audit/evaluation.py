@@ -52,7 +52,8 @@ def total_over_total(context: AuditContext) -> tuple[bool, str, str]:
     trainer.step = spy
     entry = trainer.epoch(1)
     part = context.data.val
-    logits = plain_logits(trainer.network, context.pictures(part))
+    with trainer.ema.in_place():  # what val scores
+        logits = plain_logits(trainer.network, context.pictures(part))
     logs = logits.double().log_softmax(1)
     own = {
         "train_accuracy": float(torch.cat(hits).double().mean()),

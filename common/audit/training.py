@@ -140,8 +140,8 @@ def _schedule(trainer: Trainer) -> Schedule:
 def modes(context: AuditContext) -> tuple[bool, str, str]:
     trainer = context.trainer()
     network, seen = trainer.network, {"train": set(), "eval": set()}
-    trains = [part for name, part in network.parts() if name in context.config.network.trainable]
-    for part in trains:
+    unfrozen = trainer.rate.unfrozen(network.trainable, 1)
+    for part in [part for name, part in network.parts() if name in unfrozen]:
         part.register_forward_pre_hook(
             lambda part, _: seen["train" if torch.is_grad_enabled() else "eval"].add(part.training)
         )
@@ -254,7 +254,9 @@ def best_epoch_kept(context: AuditContext) -> tuple[bool, str, str]:
         with torch.no_grad():
             for parameter in trainer.parameters:
                 parameter.add_(1e-3)
-        states.append(trainer.parameters[0].detach().clone())
+        trainer.ema.update()
+        with trainer.ema.in_place():  # what val scores, and is kept
+            states.append(trainer.parameters[0].detach().clone())
         figures = dict.fromkeys(("lr", "train_loss", "val_loss", "seconds"), 0.0)
         # train accuracy peaks elsewhere, so that choosing by it shows
         chosen = {"val_accuracy": scores[number - 1], "train_accuracy": 0.3 * number}
