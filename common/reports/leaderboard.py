@@ -4,6 +4,7 @@ import itertools
 import statistics
 from pathlib import Path
 
+from common.config.schema import comparable
 from common.evaluation.statistics import summarise
 from common.reports.comparison import published
 from common.reports.markdown import templates
@@ -12,6 +13,10 @@ from common.reports.store import Reports
 from common.reports.text import Cell, duration, table_of
 from common.utils.errors import UserError
 from common.utils.files import write_whole
+
+# settings that seeds of one row may differ in: itself, and how the machine computes
+HOW = {"seed", "fast"}
+HOW |= {f"train.{key}" for key in ("threads", "device", "precision", "compile", "deterministic")}
 
 
 def write(place: Path, several: list[Reports]) -> Path:
@@ -42,7 +47,10 @@ def _group(entry: tuple[Run, Path]) -> tuple:
     run, folder = entry
     m = run.metrics
     title, weights = m["data"]["title"], m["weights"]["name"]
-    return title, m["image_size"], weights, str(folder), run.level, run.config
+    same = {k: v for k, v in comparable(m["settings"]).items() if k not in HOW}
+    pictures = m["data"]["fingerprint"], m["data"]["split"], m["test"]["total"]
+    recipe = repr((pictures, m["weights"]["sha256"], sorted(same.items())))
+    return title, m["image_size"], weights, str(folder), run.level, run.config, recipe
 
 
 def _accuracy(group: list[tuple[Run, Path]]) -> dict:
@@ -61,6 +69,7 @@ def _row(group: list[tuple[Run, Path]]) -> dict[str, str | Cell]:
         "size": f"{m['image_size']} px",
         "weights": m["weights"]["name"],
         "seeds": ", ".join(str(run.seed) for run, _ in group),
+        "pictures": f"{m['test']['total']:,}",
         "test accuracy, %": mean
         if reached["sd"] is None
         else f"{mean} ± {100 * reached['sd']:.2f}",

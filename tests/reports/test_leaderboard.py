@@ -39,6 +39,21 @@ def test_seeds_are_one_row_and_the_best_is_first(tmp_path):
     assert all(row["source"] for row in others)
 
 
+def test_what_differs_in_more_than_the_seed_is_a_row_of_its_own(tmp_path):
+    def other(metrics):
+        metrics["settings"]["data"]["limit"] = 500
+        return metrics
+
+    def plain(metrics):
+        metrics["settings"]["fast"] = False
+        return metrics
+
+    for seed, change in enumerate((plain, lambda m: m, other)):
+        leave(tmp_path, change=change, level="level1_baseline", seed=seed)
+    rows = titled_tables(written(tmp_path))[""]
+    assert sorted(row["seeds"] for row in rows) == ["0, 1", "2"]
+
+
 def test_folders_of_reports_in_the_folder_are_read_too(tmp_path):
     leave(tmp_path, change=with_accuracy(0.7), level="level1_baseline")
     leave(tmp_path / "other", change=with_accuracy(0.8), level="level1_baseline")
