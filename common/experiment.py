@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import shlex
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +73,7 @@ class Experiment:
         self.folder = runs_folder(self.data.title) / self.name
         self.reports = reports_folder(config.reports, self.data.title)
         self.begun = False
+        self.adapting = 0.0  # seconds
         if self.processes.first:
             self._take_place()
         self._agree()
@@ -163,7 +165,9 @@ class Experiment:
             "frozen": frozen,
             "below": None,
             "detail": _detail(results),
-            "seconds": round(sum(e["seconds"] for e in history) + results.seconds, 1),
+            "seconds": round(
+                self.adapting + sum(e["seconds"] for e in history) + results.seconds, 1
+            ),
             **provenance(self.runtime),
             "settings": self.config.settings(),
         }
@@ -194,9 +198,10 @@ class Experiment:
         """Estimate batch norm's statistics anew; of a run that goes on they are in its checkpoint,
         and computed with another number of threads they might differ in the last bit.
         """
-        count = pictures_to_adapt(self.config.network)
+        count = pictures_to_adapt(self.config.network, self.data)
         if not count:
             return
+        started = time.perf_counter()
         last = self.folder / "last.pt"
         if content := resumed(last):
             state = content["network"]
@@ -204,10 +209,11 @@ class Experiment:
             checkpoint.load_network(network, {"network": network.state_dict() | adapted}, last)
             network.start = content["start"]  # of what trains, the statistics have moved since
         else:
-            adapt_batch_norm(network, self.data.train, count, self.runtime)
-            log.info("batch norm adapted to %d training pictures", min(count, len(self.data.train)))
+            adapt_batch_norm(network, self.data, count, self.runtime)
+            log.info("batch norm adapted to %d training pictures", count)
             network.start = checkpoint.digest(batch_norm_statistics(network))
         network.adapted = count
+        self.adapting = time.perf_counter() - started
 
     def _start_from(self, network: StagedNetwork, name: str) -> None:
         """Load the best checkpoint of another level's run with the same data, weights and seed."""
@@ -217,6 +223,10 @@ class Experiment:
         if level not in known:
             raise UserError(f"network.start_from: no level '{level}'{nearest(level, known)}")
         script = self.levels / level / "run.py"
+        stems = {file.stem for file in script.parent.rglob("*.yaml")}
+        if stem and stem not in stems:
+            hint = nearest(stem, stems - {"config"})
+            raise UserError(f"network.start_from: no config '{stem}' in {level}{hint}")
         how = f"run first: {_command_for(script, stem, self.config)}"
         if not path.is_file():
             raise UserError(f"{self.level} starts from {name}'s best checkpoint; {how}")
@@ -225,18 +235,17 @@ class Experiment:
             "fingerprint": (self.data.fingerprint, "pictures"),
             "split": (self.data.split, "split"),
             "weights": (network.weights.sha256, "starting weights"),
-            "adapted": (pictures_to_adapt(self.config.network), "network.adapt_batch_norm"),
+            "adapted": (
+                pictures_to_adapt(self.config.network, self.data),
+                "network.adapt_batch_norm",
+            ),
+            "image_size": (network.weights.image_size, "network.image_size"),
+            "stored_size": (self.data.train.source.shape[-1], "data.stored_size"),
         }
         for fact, (own, what) in facts.items():
             if content.get(fact) != own:
                 raise UserError(f"{path}: made with other {what} than this run's; {how}")
         network.adapted, network.start = content["adapted"], checkpoint.digest(content["network"])
-        own = {k: v for k, v in network.state_dict().items() if k.startswith("head.")}
-        head = {k: v for k, v in content["network"].items() if k.startswith("head.")}
-        if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in head.items()}:
-            log.info("the head is new: that of %s is another", name)
-            stages = {k: v for k, v in content["network"].items() if k not in head}
-            content |= {"network": stages | own}
         checkpoint.load_network(network, content, path)
         where = path.relative_to(paths.PROJECT)
         log.info("starts from %s, epoch %d", where, content["epoch"])

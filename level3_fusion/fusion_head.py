@@ -44,8 +44,10 @@ class FusionHead(nn.Module):
         x = None
         for stage, normalise, convolve in zip(carried, self.normalise, self.convolve, strict=True):
             stage = normalise(stage)
-            if x is not None:  # where the stages do not halve their maps, this one is brought down
-                stage = torch.cat([x, F.adaptive_avg_pool2d(stage, x.shape[2:])], dim=1)
+            if x is not None:
+                if stage.shape[2:] != x.shape[2:]:  # stages that do not halve their maps
+                    stage = F.adaptive_avg_pool2d(stage, x.shape[2:])
+                stage = torch.cat([x, stage], dim=1)
             x = convolve(stage)
         return self.classifier(average_and_maximum(x), average_and_maximum(deepest))
 

@@ -30,7 +30,7 @@ def build_network(config: LevelConfig, classes: int) -> StagedNetwork:
     With a single tap there is nothing to fuse: that is level 2's network.
     """
     taps = config.network.taps or ["layer2", "layer3", "layer4"]
-    if len(taps) == 1:
+    if len(set(taps)) == 1:
         return level2_network(config, classes)
     backbone = build_backbone(config.network)
     taps = [stage for stage in backbone.stages if stage in taps]  # the shallowest first

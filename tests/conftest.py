@@ -6,7 +6,6 @@ And what all test files share: a fixture, and pytest's words for the helpers' as
 import logging
 import os
 import signal
-import sys
 
 import pytest
 from filelock import FileLock
@@ -57,14 +56,6 @@ def process_as_it_was():
     log.setLevel(level)
     for number, handler in zip(signals, handlers, strict=True):
         signal.signal(number, handler)
-
-
-@pytest.fixture(autouse=True)
-def nothing_kept():
-    """No test goes by the features that another one's network has made."""
-    trunk = sys.modules.get("common.models.trunk")  # most tests need no network
-    if trunk:
-        trunk.forget()
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from common.config import LevelConfig
 from common.data import ImageSet, Splits
 from common.data.splits import in_turn
 from common.models import StagedNetwork, Trunk
-from common.models.trunk import forget
 from common.runtime import Runtime, counter_seed
 from common.training import Trainer, fit, guards
 from common.utils.errors import UserError, line
@@ -60,7 +59,6 @@ def check(name: str, cause: str) -> Callable[[Callable], Check]:
     def wrap(function: Callable[["AuditContext"], tuple[bool, str, str]]) -> Check:
         @wraps(function)
         def run(context: "AuditContext") -> Finding:
-            forget()  # no check sees what another's code has made
             try:
                 with guards.explained(BATCH):
                     passed, expected, seen = function(context)

@@ -118,7 +118,7 @@ def augmentation_on_train(context: AuditContext) -> tuple[bool, str, str]:
     gap = largest_gap(evaluated, context.pictures(val))
     next(iter(trainer.train.epoch(1)))
     fixed = context.config.train.views or not context.config.augment
-    kept = bool(trainer.train.held) and not fixed
+    kept = any(trainer.train.held.values()) and not fixed
     expected = f"{'several kinds' if moves else 'one kind'} among 32 copies, val as it is"
     seen = f"{different - 1} of 32 copies unlike the first, val {gap:.0e} off"
     seen += ", kept over epochs" if kept else ""

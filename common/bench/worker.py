@@ -19,7 +19,7 @@ from common.data import Splits, load_splits
 from common.evaluation import average_logits, tta_of, views
 from common.evaluation.predictions import test_passes
 from common.models import StagedNetwork, Trunk, input_size
-from common.models.trunk import kept_bytes
+from common.models.adapt import adapt_batch_norm, pictures_to_adapt
 from common.runtime import Runtime, counter_seed, start_runtime
 from common.training import checkpoint, fit
 
@@ -79,6 +79,10 @@ def timed(
     A picture counts each time that the recipe looks at it, however that is done.
     """
     started, kept = time.perf_counter(), 0
+    network.to(machine.device)
+    count = pictures_to_adapt(config.network, data)
+    if count and not config.network.start_from:  # the recipe begins so, whichever way it is run
+        adapt_batch_norm(network, data, count, machine)
     if pipeline in PLAIN:
         ways, machine = PLAIN[pipeline], replace(machine, fast=False, compile=False)
         correct, total = fit_and_test(network, data, config, machine, ways, folder)
@@ -88,7 +92,7 @@ def timed(
         fit(network, data, config, trunk, folder)
         score = average_logits(list(test_passes(network, data, config, trunk))).score()
         correct, total = score["correct"], score["total"]
-        kept = kept_bytes()
+        kept = trunk.kept_bytes
     seconds = time.perf_counter() - started
     passes = config.train.epochs * (len(data.train) + len(data.val))
     passes += len(views(tta_of(config, data))) * len(data.test)

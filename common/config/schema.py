@@ -67,7 +67,7 @@ class NetworkConfig:
     """the stages that the head reads (default: the level's own choice)"""
     start_from: str | None = None
     """a level, or one with a config of it (level1_baseline/wide), whose best checkpoint of the same
-    seed is the starting point; the head is new where the other's does not fit"""
+    seed is the starting point"""
     normalise: bool = True
     """the head normalises what it reads, by batch norm without scale and shift"""
     adapt_batch_norm: Annotated[int | Literal["auto"], PICTURES] = "auto"

@@ -172,9 +172,9 @@ def _started(grade: Grade) -> dict[str, Tensor]:
     config = grade.config.network
     network = StagedNetwork(build_backbone(config), nn.Identity(), [], [])
     network.to(grade.runtime.device, memory_format=torch.channels_last)
-    count = pictures_to_adapt(config)
+    count = pictures_to_adapt(config, grade.data)
     if count and not config.start_from:
-        adapt_batch_norm(network, grade.data.train, count, grade.runtime)
+        adapt_batch_norm(network, grade.data, count, grade.runtime)
     return {key: value.cpu() for key, value in network.state_dict().items()}
 
 
@@ -184,6 +184,9 @@ def check_frozen(grade: Grade) -> CheckResult:
     """
     network, start, missing = grade.config.network, grade.start, ""
     expected = "frozen tensors as in the starting weights"
+    adapted = pictures_to_adapt(network, grade.data)
+    if claims := _other_starts(grade, adapted):
+        return CheckResult(False, expected, claims)
     if network.weights == "none" and not network.start_from:
         return CheckResult(True, expected, "they started at random: not compared")
     if level := network.start_from:
@@ -197,9 +200,10 @@ def check_frozen(grade: Grade) -> CheckResult:
     state = grade.checkpoint["network"]
     frozen = [key for key in state if _part(key) not in network.trainable]
     known = [key for key in frozen if any(key in tensors for tensors in start)]
-    near = grade.checkpoint["adapted"] > 0
     changed = [
-        k for k in known if not any(_same(state[k], other.get(k), k, near) for other in start)
+        k
+        for k in known
+        if not any(_same(state[k], other.get(k), k, near=adapted > 0) for other in start)
     ]
     seen = f"{len(changed)} of {len(known)} changed"
     if changed:
@@ -207,6 +211,20 @@ def check_frozen(grade: Grade) -> CheckResult:
     unknown = len(frozen) - len(known)
     seen += f"; {unknown} not in those weights" if unknown else ""
     return CheckResult(not changed, expected, seen)
+
+
+def _other_starts(grade: Grade, adapted: int) -> str:
+    """What report and checkpoint say of the start that is not so, or not the same."""
+    told = {"the report": grade.metrics, "the checkpoint": grade.checkpoint}
+    counts = {who: content.get("adapted", 0) for who, content in told.items()}
+    wrong = [
+        f"batch norm adapted on {count} pictures, by {who}, instead of {adapted}"
+        for who, count in counts.items()
+        if count != adapted
+    ]
+    if grade.metrics.get("start") != grade.checkpoint.get("start"):
+        wrong.append("another start in the report than in the checkpoint")
+    return ", ".join(wrong)
 
 
 def _part(key: str) -> str:

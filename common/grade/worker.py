@@ -54,7 +54,7 @@ def main() -> None:
     passes = []
     for view in views(request["tta"]):
         batches = Batches(test, weights, config.train.batch_size, machine, view)
-        stream = FeatureBatches(batches, trunk)
+        stream = FeatureBatches(batches, trunk, repeats=False)
         passes.append(predict(network, stream).logits.numpy())
     np.save(folder / "logits.npy", np.stack(passes))
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from common.config import NetworkConfig
-from common.data import Batches, ImageSet
+from common.data import Batches, Splits
 from common.models.staged import Features, StagedNetwork, batch_norms
 from common.runtime import Runtime
 from common.runtime.distributed import ALONE
@@ -23,15 +23,16 @@ BATCH = 128  # pictures whose mean and variance are taken together
 AUTO = {"tiny-imagenet": 7680}
 
 
-def pictures_to_adapt(config: NetworkConfig) -> int:
+def pictures_to_adapt(config: NetworkConfig, data: Splits) -> int:
     """How many training pictures batch norm's statistics are estimated on; 0: not at all."""
     asked = config.adapt_batch_norm
-    return AUTO.get(config.weights, 0) if asked == "auto" else asked
+    asked = AUTO.get(config.weights, 0) if asked == "auto" else asked
+    return min(asked, len(data.train))
 
 
 @torch.no_grad()
 def adapt_batch_norm(
-    network: StagedNetwork, train: ImageSet, count: int, runtime: Runtime
+    network: StagedNetwork, data: Splits, count: int, runtime: Runtime
 ) -> dict[str, Tensor]:
     """Estimate the statistics of all stages' batch norm on `count` training pictures, unaugmented.
 
@@ -41,17 +42,19 @@ def adapt_batch_norm(
     Returns:
         The new statistics, by their names in the network's state dict.
     """
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    some = train.subset(order[:count].sort().values)
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
+    some = data.train.subset(order[:count].sort().values)
     norms = [norm for norm in batch_norms(network.stages) if norm.track_running_stats]
     momenta, was_training = [norm.momentum for norm in norms], network.training
     network.eval()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # each batch counts alike
         norm.train()
-    exact = replace(runtime, dtype=torch.float32, processes=ALONE)
+    exact, seen = replace(runtime, dtype=torch.float32, processes=ALONE), 0
     for images, _ in Batches(some, network.weights, BATCH, exact).epoch():
+        seen += len(images)
+        for norm in norms:
+            norm.momentum = len(images) / seen  # each picture counts alike: the last batch is short
         network.run(Features(images, {}), list(network.stages))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -4,20 +4,17 @@ import copy
 import logging
 import shutil
 import tempfile
-import time
-from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from common.data import Batches, ImageSet
-from common.models.staged import Features, StagedNetwork, state_hash
-from common.runtime import Runtime
+from common.models.staged import Features, StagedNetwork
+from common.runtime import Runtime, free_memory
 
 log = logging.getLogger("rungs")
 
@@ -32,9 +29,9 @@ class Trunk:
     still in the cache when the next one reads it; else, the network's own stages under autocast.
 
     Attributes:
-        key: digest of all that a picture's features hang on, but for the picture.
         keeps: whether what it makes may be kept.
-        borrowed: seconds that another run has spent on what this one did not have to make.
+        kept: what it made of pictures as they are, and of which.
+        kept_bytes: how much it has made that was kept, views of pictures included.
     """
 
     def __init__(self, network: StagedNetwork, runtime: Runtime):
@@ -46,10 +43,10 @@ class Trunk:
             self.stages.to(memory_format=torch.channels_last)
             for stage in self.stages.values() if runtime.compile else ():
                 stage.compile(dynamic=False)
-        state = state_hash(network, set(network.state_keys(network.prefix)))
-        how = runtime.device, runtime.dtype, runtime.compile, torch.get_num_threads()
-        self.keeps, self.borrowed, self.run = runtime.fast and bool(network.prefix), 0.0, object()
-        self.key = f"{state} {network.taps} {network.pool.__qualname__} {how}"
+        several = runtime.processes.world > 1  # each would have to keep all pictures'
+        self.keeps = runtime.fast and bool(network.prefix) and not several
+        self.kept: list[tuple[ImageSet, Kept]] = []
+        self.kept_bytes = 0
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Features:
@@ -66,6 +63,17 @@ class Trunk:
             features = part.empty(len(images)) if features is None else features
             features[rows[0] : rows[-1] + 1] = part
         return features
+
+    def recall(self, batches: Batches) -> "Kept | None":
+        """What is kept of these pictures, which may be a part of those that it was made of."""
+        for images, kept in self.kept:
+            if images.source is batches.images.source:
+                places = torch.searchsorted(images.rows, batches.images.rows)
+                places = places.clamp(max=len(images) - 1)
+                if torch.equal(images.rows[places], batches.images.rows):
+                    places = kept.places[places.to(kept.places.device)]
+                    return Kept(kept.features, places, batches.labels)
+        return None
 
     def _run(self, images: Tensor) -> Features:
         prefix = self.network.prefix
@@ -90,15 +98,18 @@ class FeatureBatches:
     """Batches of what the trunk makes of the pictures.
 
     Where the same pictures come again, unchanged or in one of a few augmented views, what the trunk
-    made of them is kept: see `Kept`.
+    made of them is kept.
 
     Args:
         folder: where goes what is too large for memory.
+        repeats: false where these pictures come once: nothing new is kept then.
     """
 
-    def __init__(self, batches: Batches, trunk: Trunk, folder: Path | None = None):
-        self.batches, self.trunk, self.folder = batches, trunk, folder
-        self.held: dict[int, Kept] = {}  # by view; 0: the pictures as they are
+    def __init__(
+        self, batches: Batches, trunk: Trunk, folder: Path | None = None, repeats: bool = True
+    ):
+        self.batches, self.trunk, self.folder, self.repeats = batches, trunk, folder, repeats
+        self.held: dict[int, Kept | None] = {}  # by view; 0: the pictures as they are
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -118,28 +129,18 @@ class FeatureBatches:
     def _kept(self, view: int) -> "Kept | None":
         """All features of the pictures, or of a view of them; None where they are not kept."""
         batches, trunk = self.batches, self.trunk
-        several = trunk.runtime.processes.world > 1  # each would have to keep all pictures'
         new = batches.transform and not batches.views
-        if new or several or not trunk.keeps:
+        if new or not trunk.keeps:
             return None
-        how = (trunk.key, repr(batches.spec), batches.batch_size)
-        if batches.transform:
-            how += repr(batches.transform), batches.seed, view
-        else:
-            view = 0
-        if view not in self.held:
-            kept = recall(how, batches.images)
-            if kept and kept.run is not trunk.run:
-                trunk.borrowed += kept.seconds
-            kept = kept or self._keep(how, view)
-            if kept is None:
-                return None
-            self.held[view] = kept
+        view = view if batches.transform else 0
+        if view not in self.held:  # a refusal is remembered, too
+            kept = trunk.recall(batches) if view == 0 else None
+            self.held[view] = kept or (self._keep(view) if self.repeats else None)
         return self.held[view]
 
-    def _keep(self, how: tuple, view: int) -> "Kept | None":
+    def _keep(self, view: int) -> "Kept | None":
         """Go once through the pictures, or through a view of them in its own epoch's batches."""
-        batches, features, labels, started = self.batches, None, None, time.perf_counter()
+        batches, features, labels = self.batches, None, None
         order, epoch = batches.order(view), batches.epoch(view)
         if not batches.transform:
             order = batches.split(torch.arange(len(batches.images)))
@@ -153,71 +154,33 @@ class FeatureBatches:
                 labels = targets.new_empty(len(batches.images), *targets.shape[1:])
             positions = positions.to(labels.device)
             features[positions], labels[positions] = part, targets
-        places = torch.arange(len(labels), device=labels.device)
-        seconds = time.perf_counter() - started
-        kept = Kept(batches.images, features, places, labels, seconds, self.trunk.run)
-        _KEPT.setdefault(how, []).append(kept)
+        kept = Kept(features, torch.arange(len(labels), device=labels.device), labels)
+        self.trunk.kept_bytes += features.nbytes
+        if view == 0:
+            self.trunk.kept.append((batches.images, kept))
         return kept
 
 
 class Kept(NamedTuple):
     """What a trunk made of pictures.
 
-    It is kept for all runs of a process: a level, its ablations and the level above mostly share
-    the frozen stages, and test pictures are the same for all.
-
     Attributes:
-        images: which.
-        features: their features and others'.
+        features: theirs, and maybe others'.
         places: int64 (N,), where in those each picture's are.
         labels: int64 (N,), or shares of the classes, float32 (N, C).
-        seconds: that it took.
-        run: of which trunk.
     """
 
-    images: ImageSet
     features: Features
     places: Tensor
     labels: Tensor
-    seconds: float
-    run: object
-
-
-_KEPT: OrderedDict[tuple, list[Kept]] = OrderedDict()  # by how they were made; the oldest first
-
-
-def recall(how: tuple, images: ImageSet) -> Kept | None:
-    """The features of these pictures, which may be a part of those that are kept."""
-    for kept in _KEPT.get(how, ()):
-        if kept.images.source is images.source:
-            rows = kept.images.rows
-            places = torch.searchsorted(rows, images.rows).clamp(max=len(rows) - 1)
-            if torch.equal(rows[places], images.rows):
-                places = places.to(kept.places.device)
-                parts = kept.places[places], kept.labels[places]
-                seconds = kept.seconds * len(images) / max(len(rows), 1)
-                return Kept(images, kept.features, *parts, seconds, kept.run)
-    return None
-
-
-def forget() -> None:
-    """Keep nothing any more, but for what is at work with it."""
-    _KEPT.clear()
-
-
-def kept_bytes() -> int:
-    """How much is kept."""
-    return sum(kept.features.nbytes for several in _KEPT.values() for kept in several)
 
 
 def room(part: Features, count: int, folder: Path | None) -> Features | None:
     """Room for `count` pictures' features, laid out as in `part`: in memory, if they fit in half of
-    what is free, where the oldest that are kept make way; else in a file in the folder, which is
-    mapped into memory; None where there is no room, either.
+    what is free; else in a file in the folder, which is mapped into memory; None where there is no
+    room, either.
     """
     need, device = part.nbytes // len(part.x) * count, part.x.device
-    while need > free_memory(device) / 2 and _KEPT:
-        _KEPT.popitem(last=False)
     if need <= free_memory(device) / 2:
         return part.empty(count)
     if folder is not None and device.type == "cpu" and need < shutil.disk_usage(folder).free / 2:
@@ -228,10 +191,3 @@ def room(part: Features, count: int, folder: Path | None) -> Features | None:
         return part.empty(count, memory)
     log.info("features not kept: %.1f GiB, over half of what is free", need / 2**30)
     return None
-
-
-def free_memory(device: torch.device) -> float:
-    """Bytes free on a device (on a CPU: available without swapping)."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 
 from common.config import TrainConfig
@@ -133,3 +134,10 @@ def counter_seed(*counters: int | str) -> int:
     """A 63-bit seed from counters such as (seed, "batch", epoch, step): no state to save."""
     digest = hashlib.sha256(repr(counters).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes free on a device (on a CPU: available without swapping)."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available

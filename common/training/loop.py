@@ -21,7 +21,7 @@ from common.runtime import counter_seed
 from common.training import guards
 from common.training.ema import EMA
 from common.training.logging import TensorBoardLog
-from common.training.progress import Progress, clear_drafts, finished, log_epoch
+from common.training.progress import Progress, finished, log_epoch
 from common.training.schedules import build_schedule
 from common.utils.errors import SharedError
 
@@ -74,7 +74,6 @@ def fit(
     if len(history) < config.train.epochs:
         log.info("stopped early: val accuracy no better for %d epochs", config.train.early_stopping)
     live.close()
-    clear_drafts(folder)
     trainer.progress.load_best(folder / "best.pt", history)
     return history
 
@@ -125,7 +124,8 @@ class Trainer:
     def _prepare_batch_norm(self, size: int) -> None:
         """Make batch norm that trains fit for batches of this size, or raise SharedError."""
         network, world = self.network, self.processes.world
-        normed = any(norm.training for norm in batch_norms(network.train()))
+        network.train()
+        normed = any(norm.training for norm in batch_norms(network))
         if size < 2 * world and (normed or world > 1):
             whose = f"each of {world} processes" if world > 1 else "batch norm that trains"
             raise SharedError(f"train.batch_size: {whose} needs at least 2 pictures a step")
@@ -139,7 +139,7 @@ class Trainer:
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """Train on every picture once, then score val; accuracies are correct over seen."""
-        started, borrowed = time.perf_counter(), self.trunk.borrowed
+        started = time.perf_counter()
         # summed on the device: to read a figure at each step would be to wait for it each time
         loss_sum = torch.zeros((), device=self.runtime.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.runtime.device)
@@ -160,7 +160,7 @@ class Trainer:
                     bar.set_postfix_str(mean)
         loss_sum, correct = map(self.processes.all_reduce, (loss_sum, correct))
         seen = int(self.processes.all_reduce(torch.tensor(seen)))
-        seconds = self._since(started, borrowed)
+        seconds = time.perf_counter() - started
         # on several CPUs each has its own batch statistics: all go on with the first one's
         self.processes.broadcast_([*self.network.state_dict().values(), *self.ema.mean.values()])
         with self.ema.in_place():
@@ -172,7 +172,7 @@ class Trainer:
             "train_accuracy": float(correct) / seen,
             "val_loss": val["loss"],
             "val_accuracy": val["accuracy"],
-            "seconds": self._since(started, borrowed),
+            "seconds": time.perf_counter() - started,
             "pictures_per_second": seen / seconds,
         }
 
@@ -183,9 +183,9 @@ class Trainer:
         by their share of the pictures, is the batch's.
         """
         config, rank = self.config.train, self.processes.rank
-        torch.manual_seed(counter_seed(self.config.seed, "step", step))  # for dropout
+        torch.manual_seed(counter_seed(self.config.draws, "step", step))  # for dropout
         if rank:
-            torch.manual_seed(counter_seed(self.config.seed, "step", step, rank))
+            torch.manual_seed(counter_seed(self.config.draws, "step", step, rank))
         size = self.sizes[step % len(self.sizes)]
         weight = self.processes.world * len(self.processes.shard(size)) / size
         for group in self.optimizer.param_groups:
@@ -207,10 +207,6 @@ class Trainer:
         self.scaler.update()
         self.ema.update()
         return loss, logits.detach()
-
-    def _since(self, started: float, borrowed: float) -> float:
-        """Seconds since then; what an earlier run spent on this one's features counts, too."""
-        return time.perf_counter() - started + self.trunk.borrowed - borrowed
 
     def _bar(self, epoch: int) -> tqdm:
         """Progress over an epoch's pictures, where the run speaks, and to a terminal."""

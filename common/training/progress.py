@@ -163,6 +163,7 @@ class Progress:
             "seed": self.config.seed,
             "settings": self.config.settings(),
             "classes": list(self.data.classes),
+            "image_size": self.network.weights.image_size,
             "stored_size": self.data.train.source.shape[-1],
             "tta": tta_of(self.config, self.data),
         }

@@ -36,6 +36,14 @@ def test_changed_metrics(copy, failures):
     assert f"test {TOTAL - 1} of {TOTAL}" in found[NAMES[0]]["metrics.json"]
 
 
+def test_a_start_that_was_not(copy, failures):
+    change_metrics(copy, NAMES[0], lambda m: m.update(adapted=5, start="elsewhere"))
+    found = failures(copy)
+    assert found.keys() == {NAMES[0]} and found[NAMES[0]].keys() == {"frozen parts"}
+    says = "batch norm adapted on 5 pictures, by the report, instead of 192, another start"
+    assert says in found[NAMES[0]]["frozen parts"]
+
+
 @pytest.mark.slow
 def test_changed_gains(copy, failures):
     changes = {"gain": 0.5, "p_value": 1e-9, "verdict": "loss", "fixed": 99}

@@ -1,5 +1,6 @@
 """Batch norm's statistics estimated anew on training pictures."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -12,9 +13,9 @@ from helpers.networks import CPU, small_network, small_splits
 
 def test_statistics_are_those_of_the_pictures():
     """One batch: mean and variance of what reaches each batch norm, computed apart."""
-    network, train = small_network().eval(), small_splits().train
-    adapt_batch_norm(network, train, 30, CPU)
-    x, _ = Batches(train, network.weights, 30, CPU).batch(torch.arange(30))
+    network, data = small_network().eval(), small_splits()
+    adapt_batch_norm(network, data, 30, CPU)
+    x, _ = Batches(data.train, network.weights, 30, CPU).batch(torch.arange(30))
     with torch.no_grad():
         for stage in network.stages.values():
             conv, norm, relu = stage
@@ -30,44 +31,52 @@ def test_statistics_are_those_of_the_pictures():
 
 
 def test_nothing_but_statistics_changes_and_twice_is_the_same():
-    network, train = small_network(["c", "head"]).train(), small_splits().train
+    network, data = small_network(["c", "head"]).train(), small_splits()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    first = {k: v.clone() for k, v in adapt_batch_norm(network, train, 20, CPU).items()}
+    first = {k: v.clone() for k, v in adapt_batch_norm(network, data, 20, CPU).items()}
     moved = {n for n, value in network.state_dict().items() if not torch.equal(value, before[n])}
     assert moved and moved <= set(first) == set(batch_norm_statistics(network))
     assert network.stages["c"].training and not network.stages["a"].training
     assert all(norm.momentum == 0.1 for norm in batch_norms(network.stages))
     torch.rand(3)  # no draw of anybody's matters
-    again = adapt_batch_norm(network, train, 20, CPU)
+    again = adapt_batch_norm(network, data, 20, CPU)
     assert all(torch.equal(again[key], first[key]) for key in first)
-    fewer = adapt_batch_norm(network, train, 10, CPU)
+    fewer = adapt_batch_norm(network, data, 10, CPU)
     assert any(not torch.equal(fewer[key], first[key]) for key in first)
 
 
-def test_each_batch_counts_alike(monkeypatch):
-    """Of equal batches the mean of their statistics, not a moving average of the last."""
-    monkeypatch.setattr("common.models.adapt.BATCH", 10)
-    network, train = small_network().eval(), small_splits().train
-    adapt_batch_norm(network, train, 30, CPU)
+@pytest.mark.parametrize("batch", [10, 12, 29])
+def test_each_picture_counts_alike(batch, monkeypatch):
+    """The mean over all pictures, also where the last batch is short; no moving average."""
+    monkeypatch.setattr("common.models.adapt.BATCH", batch)
+    network, data = small_network().eval(), small_splits()
+    adapt_batch_norm(network, data, 30, CPU)
     conv, norm, _ = network.stages["a"]
-    order = torch.randperm(30, generator=torch.Generator().manual_seed(0)).sort().values
-    means = []
-    for rows in order.split(10):
-        x, _ = Batches(train, network.weights, 10, CPU).batch(rows)
-        means.append(conv(x).mean((0, 2, 3)))
-    torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0))
+    x, _ = Batches(data.train, network.weights, 30, CPU).batch(torch.arange(30))
+    torch.testing.assert_close(norm.running_mean, conv(x).mean((0, 2, 3)))
+    parts = [part.var((0, 2, 3)) * len(part) / 30 for part in conv(x).split(batch)]
+    if batch == 10:
+        torch.testing.assert_close(norm.running_var, torch.stack(parts).sum(0))
 
 
 def test_a_network_without_batch_norm_is_left_alone():
     network = small_network()
     network.stages = nn.ModuleDict({"a": nn.Conv2d(3, 8, 3)})
     network.taps = ("a",)
-    assert adapt_batch_norm(network, small_splits().train, 20, CPU) == {}
+    assert adapt_batch_norm(network, small_splits(), 20, CPU) == {}
 
 
-def test_auto_is_what_was_found_for_the_weights():
-    assert pictures_to_adapt(NetworkConfig(weights="tiny-imagenet")) == 7680
-    assert pictures_to_adapt(NetworkConfig(weights="imagenet")) == 0
-    assert pictures_to_adapt(NetworkConfig(weights="mine.pth")) == 0
-    assert pictures_to_adapt(NetworkConfig(weights="tiny-imagenet", adapt_batch_norm=0)) == 0
-    assert pictures_to_adapt(NetworkConfig(weights="none", adapt_batch_norm=200)) == 200
+@pytest.mark.parametrize(
+    ("weights", "asked", "count"),
+    [
+        ("tiny-imagenet", "auto", 7680),
+        ("imagenet", "auto", 0),
+        ("mine.pth", "auto", 0),
+        ("tiny-imagenet", 0, 0),
+        ("none", 200, 200),
+    ],
+)
+def test_auto_is_what_was_found_for_the_weights(weights, asked, count):
+    config = NetworkConfig(weights=weights, adapt_batch_norm=asked)
+    assert pictures_to_adapt(config, small_splits(10_000)) == count
+    assert pictures_to_adapt(config, small_splits(30)) == min(count, 30), "as many as there are"

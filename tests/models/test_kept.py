@@ -8,6 +8,7 @@ from common.data import Batches, build_augmentation
 from common.models import trunk
 from common.models.trunk import FeatureBatches, Trunk
 from common.runtime import Runtime
+from common.utils.errors import UserError
 from helpers.networks import CPU, built, fitted, quick, small_network, small_splits
 
 PLAIN = Runtime(torch.device("cpu"), torch.float32, fast=False)
@@ -65,7 +66,6 @@ def test_as_many_views_as_epochs_are_todays_augmentation(tmp_path):
     for views in (None, 3, 7):
         config = LevelConfig(train=quick(epochs=3, views=views), augment=AUGMENT)
         network = small_network(["c", "head"])
-        trunk.forget()
         history = fitted(network, small_splits(), config, tmp_path / str(views))
         figures = [{k: v for k, v in e.items() if "second" not in k} for e in history]
         states.append((figures, network.state_dict()))
@@ -83,40 +83,35 @@ def test_fewer_views_are_another_training(tmp_path):
     assert losses[0][0] == losses[1][0] and losses[0][1] != losses[1][1]
 
 
-def test_what_another_run_kept_serves_and_counts_with_its_time():
-    data = small_splits()
-    first, second = stream(data, 2), stream(data, 2)
-    one = seen(first.epoch(1))
-    assert first.trunk.borrowed == 0
-    calls, second.trunk._run = [], None  # not called
-    assert all(torch.equal(a, b) for a, b in zip(one, seen(second.epoch(1)), strict=True))
-    assert second.trunk.borrowed > 0 and not calls
+def test_nothing_is_kept_of_pictures_that_come_once():
+    data, network = small_splits(), small_network(["c", "head"])
+    trunk = Trunk(network, CPU)
+    batches = Batches(data.train, network.weights, 8, CPU)
+    list(FeatureBatches(batches, trunk, repeats=False).epoch())
+    assert not trunk.kept and trunk.kept_bytes == 0
 
 
-@pytest.mark.parametrize("other", ["seed", "weights", "taps", "augment", "size", "pictures"])
-def test_what_was_made_otherwise_is_not_taken(other):
-    data = small_splits()
-    list(stream(data, 2).epoch(1))
-    own = stream(
-        small_splits() if other == "pictures" else data,
-        2,
-        augment=["crop"] if other == "augment" else AUGMENT,
-    )
-    network = small_network(["c", "head"], taps=("b", "c") if other == "taps" else ("c",))
-    if other == "weights":
-        with torch.no_grad():
-            network.stages["a"][1].running_mean.add_(1e-3)
-    own.trunk = Trunk(network, CPU)
-    own.batches.seed = 1 if other == "seed" else 0
-    own.batches.batch_size = 4 if other == "size" else 8
-    list(own.epoch(1))
-    assert own.trunk.borrowed == 0
+def test_a_refusal_is_remembered(monkeypatch):
+    monkeypatch.setattr(trunk, "free_memory", lambda device: 100)
+    kept = stream(small_splits(), 2)
+    asked, room = [], trunk.room
+    monkeypatch.setattr(trunk, "room", lambda *a: asked.append(a) or room(*a))
+    for epoch in range(1, 7):
+        list(kept.epoch(epoch))
+    assert len(asked) == 2 and kept.held == {1: None, 2: None}
+
+
+def test_pictures_of_an_earlier_view_that_do_not_fit_are_refused(monkeypatch):
+    monkeypatch.setattr("common.data.loader.free_memory", lambda device: 100)
+    batches = stream(small_splits(), 1, PLAIN)
+    list(batches.epoch(1))
+    with pytest.raises(UserError, match=r"train\.views: .*GiB, over half of what is free"):
+        list(batches.epoch(2))
 
 
 def test_what_is_too_large_for_memory_goes_to_a_file_that_leaves_nothing(tmp_path, monkeypatch):
     data = small_splits()
     expected = [seen(stream(data, 2).epoch(epoch)) for epoch in (1, 2, 3)]
-    trunk.forget()
     monkeypatch.setattr(trunk, "free_memory", lambda device: 100)
     kept = stream(data, 2, folder=tmp_path)
     found = [seen(kept.epoch(epoch)) for epoch in (1, 2, 3)]
@@ -129,12 +124,11 @@ def test_what_is_too_large_for_memory_goes_to_a_file_that_leaves_nothing(tmp_pat
 def test_where_there_is_no_room_at_all_each_epoch_computes_its_view(monkeypatch):
     data = small_splits()
     expected = seen(stream(data, 2).epoch(3))
-    trunk.forget()
     monkeypatch.setattr(trunk, "free_memory", lambda device: 100)
     kept = stream(data, 2)
     found = seen(kept.epoch(3))
     torch.testing.assert_close(found[0], expected[0])
-    assert torch.equal(found[1], expected[1]) and not kept.held
+    assert torch.equal(found[1], expected[1]) and not any(kept.held.values())
 
 
 def test_alternating_flips_show_both_sides_in_two_epochs():
@@ -166,7 +160,6 @@ def test_resumed_in_the_middle_it_goes_on_to_the_same_bits(tmp_path):
     for epoch in (1, 2, 3):
         entry = trainer.epoch(epoch)
         trainer.progress.save([*history[: epoch - 1], entry], tmp_path)
-    trunk.forget()
     config.resume = True
     again = small_network(["c", "head"])
     fitted(again, data, config, tmp_path)
