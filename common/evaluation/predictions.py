@@ -15,7 +15,7 @@ from common.data.augment.geometry import reflected
 from common.data.loader import Transform
 from common.models import FeatureBatches, StagedNetwork, Trunk
 
-CLEAN_TRAIN = 10_000  # training pictures that are evaluated, without augmentation, after training
+CLEAN_TRAIN = 2_500  # training pictures that are evaluated, without augmentation, after training
 
 
 @dataclass(frozen=True)
