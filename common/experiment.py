@@ -246,9 +246,9 @@ class Experiment:
             if content.get(fact) != own:
                 raise UserError(f"{path}: made with other {what} than this run's; {how}")
         network.adapted, network.start = content["adapted"], checkpoint.digest(content["network"])
-        checkpoint.load_network(network, content, path)
-        where = path.relative_to(paths.PROJECT)
-        log.info("starts from %s, epoch %d", where, content["epoch"])
+        with_head = checkpoint.load_start(network, content, path)
+        where, head = path.relative_to(paths.PROJECT), "" if with_head else ", with a new head"
+        log.info("starts from %s, epoch %d%s", where, content["epoch"], head)
 
     def _log_to_file(self) -> None:
         for handler in [h for h in log.handlers if isinstance(h, Logbook)]:

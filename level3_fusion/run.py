@@ -1,11 +1,12 @@
 """Level 3: a head that fuses three depths.
 
 layer4 says what a picture shows, layer3 and layer2 keep finer parts of it. The head leads those
-down to layer4 by two convolutions of its own. All else is level 2's, so that this level's gain is
-the head's.
+down to layer4 by two blocks of its own. All else is level 2's, so that this level's gain is the
+head's.
 """
 
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -21,7 +22,7 @@ from common.experiment import Experiment, run_level
 from common.models import StagedNetwork, Trunk, as_map, build_backbone
 from common.training import fit
 from level2_augmentation.run import build_network as level2_network
-from level3_fusion.fusion_head import FusionHead
+from level3_fusion.fusion_head import FusionHead, way_down
 
 
 def build_network(config: LevelConfig, classes: int) -> StagedNetwork:
@@ -34,8 +35,8 @@ def build_network(config: LevelConfig, classes: int) -> StagedNetwork:
         return level2_network(config, classes)
     backbone = build_backbone(config.network)
     taps = [stage for stage in backbone.stages if stage in taps]  # the shallowest first
-    channels = [backbone.channels[tap] for tap in taps]
-    head = FusionHead(channels, classes, config.network.normalise)
+    blocks = [way_down(backbone, upper, lower) for upper, lower in pairwise(taps)]
+    head = FusionHead(blocks, backbone.channels[taps[-1]], classes, config.network.normalise)
     return StagedNetwork(backbone, head, config.network.trainable, taps, as_map)
 
 

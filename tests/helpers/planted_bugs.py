@@ -52,7 +52,7 @@ BUGS = [
     ),
     Bug(
         "wrong input size of the first linear layer", HEAD,
-        "Classifier([2 * width, 2 * deepest]", "Classifier([2 * deepest]", "shapes fit", 3,
+        "Classifier([2 * channels, 2 * channels]", "Classifier([2 * channels]", "shapes fit", 3,
         common=True,
     ),
     Bug(
@@ -67,8 +67,8 @@ BUGS = [
     ),
     Bug(
         "two linear layers with nothing between", HEAD,
-        "Classifier([2 * width, 2 * deepest], classes, normalised)",
-        "Classifier([2 * width, 2 * deepest], 64); self.classifier.classify = nn.Sequential("
+        "Classifier([2 * channels, 2 * channels], classes, normalised)",
+        "Classifier([2 * channels, 2 * channels], 64); self.classifier.classify = nn.Sequential("
         "self.classifier.classify, nn.Linear(64, classes))",
         "no two linear layers in a row", 3, common=True,
     ),

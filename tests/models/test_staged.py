@@ -15,7 +15,7 @@ from common.models import Classifier, FeatureBatches, Trunk, as_map, trunk
 from common.models.staged import average
 from common.utils.errors import UserError
 from helpers.networks import CPU, built, fitted, quick, small_network, small_splits
-from level3_fusion.fusion_head import FusionHead
+from level3_fusion.fusion_head import FusionHead, halving_convolution
 from level3_fusion.run import build_network
 
 
@@ -199,36 +199,7 @@ def count_calls(trunk: Trunk) -> list:
     return calls
 
 
-def test_fusion_head_reads_every_map_and_trains_in_all_parts():
-    head = FusionHead([128, 256, 512], classes=10)
-    sides = {128: 8, 256: 4, 512: 2}
-    maps = [torch.randn(16, c, side, side, requires_grad=True) for c, side in sides.items()]
-    logits = head(*maps)
-    assert logits.shape == (16, 10)
-    logits.square().sum().backward()
-    for tensor in (*maps, *head.parameters()):
-        assert tensor.grad.abs().sum() > 0
-    assert [c.in_channels for c in head.modules() if isinstance(c, nn.Conv2d)] == [128, 256 + 256]
-
-
-@pytest.mark.parametrize("sides", [(7, 4, 2), (14, 14, 14), (1, 1, 1), (5, 2, 3)])
-def test_fusion_head_takes_maps_that_do_not_halve(sides):
-    maps = [torch.randn(3, 4, side, side) for side in sides]
-    assert FusionHead([4, 4, 4], 2).eval()(*maps).shape == (3, 2)
-    assert FusionHead([4, 4], 2).eval()(*maps[:2]).shape == (3, 2)
-
-
-def test_fusion_head_is_blind_to_the_scale_of_its_maps():
-    head = FusionHead([4, 4, 4], 3)
-    maps = [torch.randn(8, 4, 4, 4) for _ in range(3)]
-    scaled = [1000 * maps[0] + 7, 0.1 * maps[1], 10 * maps[2]]
-    with torch.no_grad():
-        torch.testing.assert_close(head(*scaled), head(*maps), rtol=1e-2, atol=1e-2)
-        plain = FusionHead([4, 4, 4], 3, normalised=False)
-        assert not torch.allclose(plain(*scaled), plain(*maps), atol=1e-2)
-
-
-def test_level3_reads_three_stages_by_two_convolutions():
+def test_level3_reads_three_stages_by_two_blocks():
     """The head written out, and its maps taken from the stages one by one."""
     taps = ["layer4", "layer2", "layer3"]  # in any order
     config = LevelConfig(network=NetworkConfig(weights="none", taps=taps))
@@ -238,19 +209,52 @@ def test_level3_reads_three_stages_by_two_convolutions():
         x = images
         for name, stage in network.stages.items():
             x = maps[name] = stage(x)
-        head = network.head
-
-        def normalise(x):
-            return x / (1 + 1e-5) ** 0.5  # statistics of a new batch norm: mean 0, variance 1
-
-        x = head.convolve[0](normalise(maps["layer2"]))
-        assert x.shape == maps["layer3"].shape
-        x = head.convolve[1](torch.cat([x, normalise(maps["layer3"])], 1))
-        assert x.shape == (2, 256, 2, 2)
+        head, stages = network.head, network.stages
+        for block, stage in zip(head.blocks, (stages["layer3"], stages["layer4"]), strict=True):
+            for key, value in stage[0].state_dict().items():
+                assert torch.equal(block[0].state_dict()[key], value), "begins as the stage does"
+        x = stages["layer3"][0](maps["layer2"])
+        x = stages["layer4"][0]((x + maps["layer3"]) / 2)
+        assert x.shape == maps["layer4"].shape
         both = [x.mean((2, 3)), x.amax((2, 3))]
         both += [maps["layer4"].mean((2, 3)), maps["layer4"].amax((2, 3))]
-        expected = head.classifier.classify(normalise(torch.cat(both, 1)))
-        torch.testing.assert_close(network(images), expected)
+        normalised = torch.cat(both, 1) / (1 + 1e-5) ** 0.5  # a new batch norm: mean 0, variance 1
+        torch.testing.assert_close(network(images), head.classifier.classify(normalised))
+
+
+def test_fusion_head_trains_in_all_parts_and_apart_from_the_stages():
+    network = build_network(LevelConfig(network=NetworkConfig(weights="none")), 10)
+    before = network.frozen_hash()
+    network.train()(torch.randn(8, 3, 64, 64)).square().sum().backward()
+    for name, parameter in network.head.named_parameters():
+        assert parameter.grad.abs().sum() > 0, name
+    assert all(p.grad is None for p in network.stages.parameters())
+    assert network.frozen_hash() == before
+
+
+@pytest.mark.parametrize("sides", [(7, 4, 2), (14, 14, 14), (1, 1, 1), (5, 2, 3)])
+def test_fusion_head_takes_maps_that_do_not_halve(sides):
+    maps = [torch.randn(3, 4, side, side) for side in sides]
+    blocks = [halving_convolution(4, 4) for _ in range(2)]
+    assert FusionHead(blocks, 4, 2).eval()(*maps).shape == (3, 2)
+    assert FusionHead(blocks[:1], 4, 2).eval()(*maps[:2]).shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("arch", "taps"),
+    [
+        ("resnet18", ["layer2", "layer4"]),
+        ("resnet18", ["stem", "layer1", "layer3"]),
+        ("efficientnet_v2_s", ["stage3", "stage5", "top"]),
+        ("densenet121", ["block2", "block4"]),
+        ("vit_b_16", ["blocks1", "blocks4"]),
+        ("cnn_small", ["block1", "dense"]),
+    ],
+)
+def test_fusion_head_reads_any_stages_of_any_network(arch, taps):
+    own = NetworkConfig(arch=arch, weights="none", taps=taps, image_size=64)
+    network = build_network(LevelConfig(network=own), 5).eval()
+    assert network(torch.randn(2, 3, 64, 64)).shape == (2, 5)
 
 
 def test_a_map_is_kept_once():

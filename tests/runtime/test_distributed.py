@@ -56,14 +56,15 @@ def by_itself(project, *arguments):
 def unnormalised(place):
     """A copy of the project whose heads do not go by a batch's statistics."""
     project = copy_project(place)
-    for file, norm in (
-        ("level3_fusion/fusion_head.py", "nn.BatchNorm2d(c, affine=False)"),
-        ("level3_fusion/fusion_head.py", "nn.BatchNorm2d(outputs)"),
-        ("common/models/staged.py", "nn.BatchNorm1d(count, affine=False)"),
+    none = "nn.Identity()"
+    for file, norm, instead in (
+        ("level3_fusion/fusion_head.py", "isinstance(first, RESIDUAL)", "False"),
+        ("level3_fusion/fusion_head.py", "nn.BatchNorm2d(outputs)", none),
+        ("common/models/staged.py", "nn.BatchNorm1d(count, affine=False)", none),
     ):
         text = (project / file).read_text(encoding="utf-8")
         assert text.count(norm) == 1
-        (project / file).write_text(text.replace(norm, "nn.Identity()"), encoding="utf-8")
+        (project / file).write_text(text.replace(norm, instead), encoding="utf-8")
     return project
 
 
