@@ -1,7 +1,7 @@
 """Level 2: augmentation, and partial fine-tuning.
 
 The network is level 1's. Its last stage trains along with the classifier, at a third of its
-rate, and sees every picture a little different each time: what changes is in config.yaml.
+rate, and sees each picture and its mirror image: what changes is in config.yaml.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Level 4: deeper fine-tuning of level 3's network, and flip test-time augmentation.
 
 `network.start_from` in config.yaml names the level whose best checkpoint is the start; one stage
-more trains, at a third of the rate; and each test picture is seen twice, as it is and mirrored.
+more trains, at two thirds of the rate; and each test picture is seen twice, as it is and mirrored.
 """
 
 import sys
