@@ -246,8 +246,10 @@ class Experiment:
             if content.get(fact) != own:
                 raise UserError(f"{path}: made with other {what} than this run's; {how}")
         network.adapted, network.start = content["adapted"], checkpoint.digest(content["network"])
-        with_head = checkpoint.load_start(network, content, path)
-        where, head = path.relative_to(paths.PROJECT), "" if with_head else ", with a new head"
+        new_head = self.config.network.new_head
+        load = checkpoint.load_stages if new_head else checkpoint.load_network
+        load(network, content, path)
+        where, head = path.relative_to(paths.PROJECT), ", with a new head" if new_head else ""
         log.info("starts from %s, epoch %d%s", where, content["epoch"], head)
 
     def _log_to_file(self) -> None:

@@ -17,7 +17,7 @@ RESIDUAL = BasicBlock, Bottleneck, FusedMBConv, MBConv
 class FusionHead(nn.Module):
     """A way of its own from the shallowest map down to the deepest.
 
-    A block leads each tapped stage's map to the form of the next one's; what comes down and that
+    A block leads each tapped stage's map down to the next one; what comes down and that
     stage's own map are averaged, and go on. Of what arrives and of the deepest map, each channel's
     average and maximum are what the classifier reads.
 
@@ -53,9 +53,10 @@ class FusionHead(nn.Module):
 
 
 def way_down(backbone: Backbone, upper: str, lower: str) -> nn.Sequential:
-    """Blocks that lead the map of stage `upper` to the form of `lower`'s.
+    """Blocks that lead the map of stage `upper` to as many channels as `lower`'s.
 
-    Of each stage on the way the first block, copied with its weights: it has learnt just that. A
+    Of each stage on the way the first block, copied with its weights as they were published: it has
+    learnt just that. Its batch norm trains, and so comes to have these pictures' statistics. A
     stage that does not begin with a residual block has a new convolution for it.
     """
     names, blocks = list(backbone.stages), []

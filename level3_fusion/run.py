@@ -20,6 +20,7 @@ from common.config import LevelConfig
 from common.evaluation import evaluate
 from common.experiment import Experiment, run_level
 from common.models import StagedNetwork, Trunk, as_map, build_backbone
+from common.models.backbones import check_stages
 from common.training import fit
 from level2_augmentation.run import build_network as level2_network
 from level3_fusion.fusion_head import FusionHead, way_down
@@ -34,6 +35,7 @@ def build_network(config: LevelConfig, classes: int) -> StagedNetwork:
     if len(set(taps)) == 1:
         return level2_network(config, classes)
     backbone = build_backbone(config.network)
+    check_stages("taps", taps, backbone.stages)
     taps = [stage for stage in backbone.stages if stage in taps]  # the shallowest first
     blocks = [way_down(backbone, upper, lower) for upper, lower in pairwise(taps)]
     head = FusionHead(blocks, backbone.channels[taps[-1]], classes, config.network.normalise)

@@ -68,8 +68,10 @@ class NetworkConfig:
     start_from: str | None = None
     """a level, or one with a config of it (level1_baseline/wide), whose best checkpoint of the same
     seed is the starting point"""
+    new_head: bool = False
+    """of what start_from names, take the stages alone"""
     normalise: bool = True
-    """the head normalises what it reads, by batch norm without scale and shift"""
+    """the classifier's input is normalised, by batch norm without scale and shift"""
     adapt_batch_norm: Annotated[int | Literal["auto"], PICTURES] = "auto"
     """training pictures on which batch norm's statistics are estimated anew, once, before anything
     trains; 0: not at all; auto: where that was seen to help with these weights"""

@@ -131,20 +131,22 @@ class Batches:
             for step, positions in enumerate(self.order(view)):
                 parts = self._pixels(positions, view, step)
                 if wholes is None:
-                    self._check_room(parts[0])
                     wholes = [part.new_empty(len(self.images), *part.shape[1:]) for part in parts]
                 for whole, part in zip(wholes, parts, strict=True):
                     whole[positions.to(whole.device)] = part
             self._drawn = view, *wholes
         return self._drawn[1:]
 
-    def _check_room(self, part: Tensor) -> None:
-        """Raise UserError where an epoch's pictures, as in this batch, take most of the memory."""
-        need, free = part.nbytes // len(part) * len(self.images), free_memory(part.device)
-        if need > free / 2:
+    def check_room(self) -> None:
+        """Raise UserError where epochs take views in turn, and one of all pictures takes most of
+        the memory.
+        """
+        need = self.source[:1].nbytes * len(self.images)
+        if self.views and need > free_memory(self.runtime.device) / 2:
             raise SharedError(
                 f"train.views: an epoch's augmented pictures take {need / 2**30:.1f} GiB, over "
-                "half of what is free; leave it out, or choose smaller pictures (data.stored_size)"
+                "half of what is free; go without (--train.views null), or choose smaller "
+                "pictures (data.stored_size)"
             )
 
     def _pixels(self, positions: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:

@@ -146,7 +146,7 @@ def _run(
     view: Transform | None = None,
 ) -> Predictions:
     batches = Batches(images, network.weights, config.train.batch_size, trunk.runtime, view)
-    return predict(network, FeatureBatches(batches, trunk, repeats=False))
+    return predict(network, FeatureBatches(batches, trunk, epochs=1))
 
 
 def clean_train(train: ImageSet) -> ImageSet:

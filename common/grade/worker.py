@@ -54,7 +54,7 @@ def main() -> None:
     passes = []
     for view in views(request["tta"]):
         batches = Batches(test, weights, config.train.batch_size, machine, view)
-        stream = FeatureBatches(batches, trunk, repeats=False)
+        stream = FeatureBatches(batches, trunk, epochs=1)
         passes.append(predict(network, stream).logits.numpy())
     np.save(folder / "logits.npy", np.stack(passes))
 

@@ -102,13 +102,17 @@ class FeatureBatches:
 
     Args:
         folder: where goes what is too large for memory.
-        repeats: false where these pictures come once: nothing new is kept then.
+        epochs: how often these pictures come, if that is known: what comes once is not kept.
     """
 
     def __init__(
-        self, batches: Batches, trunk: Trunk, folder: Path | None = None, repeats: bool = True
+        self,
+        batches: Batches,
+        trunk: Trunk,
+        folder: Path | None = None,
+        epochs: int | None = None,
     ):
-        self.batches, self.trunk, self.folder, self.repeats = batches, trunk, folder, repeats
+        self.batches, self.trunk, self.folder, self.epochs = batches, trunk, folder, epochs
         self.held: dict[int, Kept | None] = {}  # by view; 0: the pictures as they are
 
     def __len__(self) -> int:
@@ -119,6 +123,8 @@ class FeatureBatches:
         """Yield (features, labels int64 (B,)) on the device."""
         kept = self._kept(self.batches.view(epoch))
         if kept is None:
+            if epoch == 1:  # not in the epoch that first needs it
+                self.batches.check_room()
             for images, labels in self.batches.epoch(epoch):
                 yield self.trunk(images), labels
             return
@@ -135,8 +141,12 @@ class FeatureBatches:
         view = view if batches.transform else 0
         if view not in self.held:  # a refusal is remembered, too
             kept = trunk.recall(batches) if view == 0 else None
-            self.held[view] = kept or (self._keep(view) if self.repeats else None)
+            self.held[view] = kept or (self._keep(view) if self._again(view) else None)
         return self.held[view]
+
+    def _again(self, view: int) -> bool:
+        """Whether the pictures, or this view of them, come more than once."""
+        return self.epochs is None or (view or 1) + (self.batches.views or 1) <= self.epochs
 
     def _keep(self, view: int) -> "Kept | None":
         """Go once through the pictures, or through a view of them in its own epoch's batches."""

@@ -73,7 +73,8 @@ def start_runtime(config: TrainConfig, fast: bool = True, processes: Processes =
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA's first use
     torch.use_deterministic_algorithms(config.deterministic)
-    torch.backends.cudnn.allow_tf32 = False  # float32 means float32; TF32 has the bits of float16
+    # float32 means float32; TF32 has the bits of float16
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     device = _device(config.device, several=processes.world > 1)
     if config.compile and device.type == "cpu" and not any(map(shutil.which, COMPILERS)):
         raise UserError("train.compile: no C++ compiler here; install g++, or leave it out")

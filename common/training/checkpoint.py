@@ -137,22 +137,16 @@ def load_network(network: nn.Module, content: dict[str, Any], path: Path) -> Non
         raise UserError(f"{path}: the checkpoint of another network ({reason})") from error
 
 
-def load_start(network: nn.Module, content: dict[str, Any], path: Path) -> bool:
-    """Put what another level ended with into a network; a head of another build stays new.
+def load_stages(network: nn.Module, content: dict[str, Any], path: Path) -> None:
+    """Put a checkpoint's stages into a network, whose head stays as it is.
 
-    Returns:
-        Whether the head is the checkpoint's, too.
     Raises:
         UserError: as `load_network`.
     """
-    state, own = content["network"], network.state_dict()
+    own, saved = network.state_dict(), content["network"]
     head = {key: value for key, value in own.items() if key.startswith("head.")}
-    same = {key for key in state if key.startswith("head.")} == set(head)
-    if not same:
-        stages = {key: value for key, value in state.items() if not key.startswith("head.")}
-        content = content | {"network": stages | head}
-    load_network(network, content, path)
-    return same
+    stages = {key: value for key, value in saved.items() if not key.startswith("head.")}
+    load_network(network, content | {"network": stages | head}, path)
 
 
 def read_checkpoint(place: Path) -> dict[str, Any]:

@@ -101,7 +101,7 @@ class Trainer:
         if views and views >= config.train.epochs:
             views = None  # each epoch has its own
         train = Batches(data.train, *options, augmentation, config.draws, views)
-        self.train = FeatureBatches(train, trunk, folder)
+        self.train = FeatureBatches(train, trunk, folder, config.train.epochs)
         self.val = FeatureBatches(Batches(data.val, *options), trunk, folder)
         self.sizes = [len(positions) for positions in train.order(0)]  # pictures in each batch
         self._prepare_batch_norm(config.train.batch_size)

@@ -56,7 +56,7 @@ def test_the_ladder_of_recipes():
     recipes = {int(name[5]): load_config(PROJECT / name / "config.yaml") for name in NAMES}
     assert {n: (c.train.lr, c.train.epochs) for n, c in recipes.items()} == {
         **{1: (1e-3, 5), 2: (3e-4, 3)},
-        **{3: (3e-4, 3), 4: (1e-4, 2)},
+        **{3: (3e-4, 3), 4: (2e-4, 2)},
     }
     assert recipes[1].network.trainable == ["head"] and recipes[1].augment == []
     assert recipes[4].network.trainable == ["layer3", "layer4", "head"]
@@ -118,7 +118,8 @@ def test_help_says_what_every_option_means(monkeypatch, capsys):
     assert max(map(len, text.splitlines())) <= 80
     assert {"offline", "config", "print_config", "summary", "help"} <= entries.keys()
     assert entries["train.epochs"][0] == "3", "the level's own value, from its YAML"
-    assert entries["augment"][0] == "[flip, crop]" and entries["data.val_fraction"][0] == "0.2"
+    assert entries["augment"][0] == "[{flip: {alternate: true}}, {crop: {padding: 1}}]"
+    assert entries["data.val_fraction"][0] == "0.2"
 
 
 def test_what_a_run_starts_with_imports_no_plotting():

@@ -33,20 +33,24 @@ def test_a_level_goes_on_from_anothers_head_and_stages(run, project):
     assert second["adapted"] == first["adapted"] == 96, "all training pictures"
 
 
-def test_a_head_of_another_build_stays_new(run, project):
-    assert run(1, *TINY)[0] == 0
-    code, out, complaints = run(3, *FROM_1, "--train.lr=1e-30", "--train.head_lr=1e-30")
+def test_a_level_may_take_anothers_stages_alone(run, refused, project):
+    assert run(2, *TINY)[0] == 0
+    options = [*TINY, "--network.start_from=level2_augmentation", "--train.lr=1e-30"]
+    refused(3, options, "level2_augmentation/best.pt: the checkpoint of another network", "head.")
+    code, out, complaints = run(3, *options, "--train.head_lr=1e-30", "--network.new_head=true")
     assert code == 0, complaints
-    assert "level1_baseline/best.pt, epoch 1, with a new head" in out
-    first, third = (
-        best(project, level)["network"] for level in ("level1_baseline", "level3_fusion")
-    )
-    for key in ("stages.layer4.0.conv1.weight", "stages.layer1.0.bn1.running_mean"):
-        assert torch.equal(first[key], third[key])
+    assert "level2_augmentation/best.pt, epoch 1, with a new head" in out
+    names = "level2_augmentation", "level3_fusion"
+    second, third = (best(project, name)["network"] for name in names)
+    trained = "stages.layer4.0.conv1.weight"
+    assert torch.equal(second[trained], third[trained])
+    copied = third["head.blocks.1.0.conv1.weight"]
+    assert not torch.equal(copied, third[trained]), "a copy of the weights' own, not of level 2's"
 
 
 def test_a_start_that_does_not_fit_is_refused(run, refused):
     assert run(1, *TINY)[0] == 0
+    refused(3, FROM_1, "level1_baseline/best.pt: the checkpoint of another network", "head.")
     other = [*FROM_1, "--network.image_size=64"]
     refused(2, other, "made with other network.image_size than this run's", "run first")
     refused(2, [*FROM_1, "--data.stored_size=16"], "made with other data.stored_size")

@@ -81,15 +81,21 @@ def recomputed(state, pixels):
             return (x - mean[several]) / (variance[several] + 1e-5).sqrt()
 
         head, read = "head", [maps["layer4"].mean((2, 3))]
-        if "head.convolve.0.0.weight" in state:
-            head, x = "head.classifier", maps["layer2"][:, :0]
-            for depth, layer in enumerate(("layer2", "layer3")):
-                x = torch.cat([x, normalised(maps[layer], f"head.normalise.{depth}")], 1)
-                convolution = f"head.convolve.{depth}"
-                x = torch.conv2d(x, state[f"{convolution}.0.weight"], stride=2, padding=1)
-                scale, shift = (state[f"{convolution}.1.{k}"] for k in ("weight", "bias"))
-                x = normalised(x, f"{convolution}.1") * scale[:, None, None]
-                x = (x + shift[:, None, None]).relu()
+
+        def normed(x, name):
+            scale, shift = (state[f"{name}.{k}"][:, None, None] for k in ("weight", "bias"))
+            return normalised(x, name) * scale + shift
+
+        def block(x, name):  # a ResNet's that halves the map
+            weights = (state[f"{name}.{k}.weight"] for k in ("conv1", "conv2", "downsample.0"))
+            first, second, beside = weights
+            y = normed(torch.conv2d(x, first, stride=2, padding=1), f"{name}.bn1").relu()
+            y = normed(torch.conv2d(y, second, padding=1), f"{name}.bn2")
+            return (y + normed(torch.conv2d(x, beside, stride=2), f"{name}.downsample.1")).relu()
+
+        if "head.blocks.0.0.conv1.weight" in state:
+            head, x = "head.classifier", block(maps["layer2"], "head.blocks.0.0")
+            x = block((x + maps["layer3"]) / 2, "head.blocks.1.0")
             read = [y for m in (x, maps["layer4"]) for y in (m.mean((2, 3)), m.amax((2, 3)))]
         read = normalised(torch.cat(read, 1), f"{head}.normalise")
         return read @ state[f"{head}.classify.weight"].T + state[f"{head}.classify.bias"]

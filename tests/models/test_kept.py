@@ -87,8 +87,18 @@ def test_nothing_is_kept_of_pictures_that_come_once():
     data, network = small_splits(), small_network(["c", "head"])
     trunk = Trunk(network, CPU)
     batches = Batches(data.train, network.weights, 8, CPU)
-    list(FeatureBatches(batches, trunk, repeats=False).epoch())
+    list(FeatureBatches(batches, trunk, epochs=1).epoch())
     assert not trunk.kept and trunk.kept_bytes == 0
+
+
+def test_a_view_that_does_not_come_again_is_not_kept():
+    data = small_splits()
+    every, some = stream(data, 2), stream(data, 2)
+    some.epochs = 3
+    for epoch in (1, 2, 3):
+        for a, b in zip(seen(every.epoch(epoch)), seen(some.epoch(epoch)), strict=True):
+            assert torch.equal(a, b)
+    assert every.held[1] and every.held[2] and some.held[1] and some.held[2] is None
 
 
 def test_a_refusal_is_remembered(monkeypatch):
@@ -104,9 +114,9 @@ def test_a_refusal_is_remembered(monkeypatch):
 def test_pictures_of_an_earlier_view_that_do_not_fit_are_refused(monkeypatch):
     monkeypatch.setattr("common.data.loader.free_memory", lambda device: 100)
     batches = stream(small_splits(), 1, PLAIN)
-    list(batches.epoch(1))
     with pytest.raises(UserError, match=r"train\.views: .*GiB, over half of what is free"):
-        list(batches.epoch(2))
+        next(batches.epoch(1))
+    list(stream(small_splits(), None, PLAIN).epoch(1))
 
 
 def test_what_is_too_large_for_memory_goes_to_a_file_that_leaves_nothing(tmp_path, monkeypatch):

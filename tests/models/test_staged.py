@@ -8,14 +8,16 @@ import psutil
 import pytest
 import torch
 from torch import nn
+from torchvision import models
 
 from common.config import LevelConfig, NetworkConfig
 from common.data import Batches
 from common.models import Classifier, FeatureBatches, Trunk, as_map, trunk
+from common.models.backbones import Backbone
 from common.models.staged import average
 from common.utils.errors import UserError
 from helpers.networks import CPU, built, fitted, quick, small_network, small_splits
-from level3_fusion.fusion_head import FusionHead, halving_convolution
+from level3_fusion.fusion_head import FusionHead, halving_convolution, way_down
 from level3_fusion.run import build_network
 
 
@@ -230,6 +232,16 @@ def test_fusion_head_trains_in_all_parts_and_apart_from_the_stages():
         assert parameter.grad.abs().sum() > 0, name
     assert all(p.grad is None for p in network.stages.parameters())
     assert network.frozen_hash() == before
+
+
+def test_the_way_down_copies_a_deeper_resnets_blocks():
+    network = models.resnet50()
+    stages = {f"layer{i}": getattr(network, f"layer{i}") for i in (2, 3, 4)}
+    backbone = Backbone(stages, {"layer2": 512, "layer3": 1024, "layer4": 2048}, None)
+    way = way_down(backbone, "layer2", "layer4")
+    assert way(torch.randn(2, 512, 8, 8)).shape == (2, 2048, 2, 2)
+    assert way[0] is not stages["layer3"][0]
+    assert torch.equal(way[1].conv3.weight, stages["layer4"][0].conv3.weight)
 
 
 @pytest.mark.parametrize("sides", [(7, 4, 2), (14, 14, 14), (1, 1, 1), (5, 2, 3)])

@@ -17,8 +17,9 @@ def test_memory_where_there_is_no_unix(monkeypatch):
     assert provenance(CPU)["machine"]["memory_gib"] == 3.0
 
 
-def test_float32_is_float32_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+def test_float32_is_float32_on_a_gpu():
+    flags = torch.backends.cudnn, torch.backends.cuda.matmul
+    for flag in flags:
+        flag.allow_tf32 = True
     start_runtime(TrainConfig(device="cpu"))
-    assert not torch.backends.cudnn.allow_tf32
-    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not any(flag.allow_tf32 for flag in flags)
