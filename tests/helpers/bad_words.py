@@ -90,6 +90,7 @@ COMMAND_LINE = [
     ("1 TINY --train.schedule '{plateau: {patience: .inf}}'", "plateau: patience must be a wh"),
     ("1 TINY --train.schedule '{gradual: {epochs: .nan}}'", "gradual: epochs must be a whole"),
     ("4 TINY --network.start_from level3_fuson", "no level 'level3_fuson'", "'level3_fusion'"),
+    ("1 TINY --network.new_head true", "network.new_head", "without network.start_from"),
     ("4 TINY --seed 7", "level4_finetune_tta starts from level3_fusion", "run first", "--seed 7"),
     ("1 SMALL --resume --train.lr 0.5", "last.pt", "other train.lr", "--anew instead of --resume"),
     ("course --sede 3", "command line: unknown option '--sede'", "did you mean 'seed'"),
