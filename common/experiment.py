@@ -219,6 +219,8 @@ class Experiment:
         """Load the best checkpoint of another level's run with the same data, weights and seed."""
         level, _, stem = name.partition("/")
         path = self.folder.parent / run_name(level, stem or "config", self.config.seed) / "best.pt"
+        if path.parent == self.folder:
+            raise UserError(f"network.start_from: a run cannot start from itself, {name}")
         known = [path.name for path in levels.find_levels(self.levels)]
         if level not in known:
             raise UserError(f"network.start_from: no level '{level}'{nearest(level, known)}")
@@ -247,6 +249,12 @@ class Experiment:
                 raise UserError(f"{path}: made with other {what} than this run's; {how}")
         network.adapted, network.start = content["adapted"], checkpoint.digest(content["network"])
         new_head = self.config.network.new_head
+        differ = content["network"].keys() ^ network.state_dict().keys()
+        if differ and not new_head and all(key.startswith("head.") for key in differ):
+            raise UserError(
+                f"{path}: has another head than this run's network; --network.new_head true takes "
+                "the stages alone"
+            )
         load = checkpoint.load_stages if new_head else checkpoint.load_network
         load(network, content, path)
         where, head = path.relative_to(paths.PROJECT), ", with a new head" if new_head else ""

@@ -1,10 +1,13 @@
 """The audit's checks on what reaches the network."""
 
+import copy
+
 import torch
 from torch import Tensor
 
 from common.audit.context import IMAGENET_MEAN, IMAGENET_STD, SIZE, AuditContext, check, largest_gap
-from common.data import ImageSet, duplicates
+from common.config.registry import named_step
+from common.data import Batches, ImageSet, duplicates
 from common.data.augment.base import AugmentationStep
 from common.data.augment.steps import Flip
 
@@ -126,6 +129,62 @@ def augmentation_on_train(context: AuditContext) -> tuple[bool, str, str]:
     sides = [own, own.flip(3)] if transform and context.data.mirror else [own]
     plain = moves or min(largest_gap(images[:1], side) for side in sides) < 1e-3
     return (different > 1) == moves and plain and gap < 1e-3 and not kept, expected, seen
+
+
+@check(
+    "views differ, and come again",
+    "one view for all epochs, a mirror image that never comes, or views drawn anew",
+)
+def views_in_turn(context: AuditContext) -> tuple[bool, str, str]:
+    views = context.config.train.views and min(context.config.train.views, 3)
+    batches = context.trainer(views=views, epochs=(views or 1) + 1).train.batches
+    if batches.transform is None:
+        return True, "no augmentation", "none"
+    first, second = (_by_place(batches, epoch) for epoch in (1, 2))
+    own, wrong = context.pictures(context.data.train).to(first.device), []
+    often = any(_varies(s) and getattr(s, "probability", 1) > 0.25 for s in batches.transform.steps)
+    if often and views != 1 and _alike(first, second).all():
+        wrong.append("epoch 2 shows what epoch 1 did")
+    if often and any(_alike(images, own).all() for images in (first, second)):
+        wrong.append("an epoch shows the pictures as they are")
+    if views and not _alike(_by_place(batches, views + 1), first).all():
+        wrong.append(f"epoch {views + 1} does not show what epoch 1 did")
+    turns = [s for s in batches.transform.steps if isinstance(s, Flip) and s.alternate and s.mirror]
+    if turns:
+        alone = copy.copy(context)
+        alone.config = copy.deepcopy(context.config)
+        alone.config.augment = [s for s in context.config.augment if named_step(s)[0] == "flip"]
+        batches = alone.trainer(views=None).train.batches
+        first, second = (_by_place(batches, epoch) for epoch in (1, 2))
+        if not _alike(first.flip(3), second).all():
+            wrong.append("epoch 2 does not show epoch 1's mirror images")
+    expected = "another view in each epoch" if not views else f"{views} views in turn"
+    return not wrong, expected, ", ".join(wrong) or "the same"
+
+
+def _by_place(batches: Batches, epoch: int) -> Tensor:
+    """An epoch's network input (N, 3, S, S), each picture in its place in the image set."""
+    images = torch.cat([images for images, _ in batches.epoch(epoch)])
+    return images[torch.cat(batches.order(epoch)).argsort().to(images.device)]
+
+
+@check(
+    "what is kept is what was seen",
+    "kept features of other pictures or of another view, or beside other pictures' labels",
+)
+def kept_as_seen(context: AuditContext) -> tuple[bool, str, str]:
+    views = context.config.train.views and min(context.config.train.views, 3)
+    trainer = context.trainer(views=views, epochs=2 * (views or 1))  # so that all are kept
+    worst, labelled = 0.0, True
+    for epoch in range(1, (views or 1) + 2):
+        pairs = zip(trainer.train.epoch(epoch), trainer.train.batches.epoch(epoch), strict=True)
+        for (features, labels), (images, targets) in pairs:
+            own = trainer.trunk(images)
+            labelled = labelled and torch.equal(labels, targets)
+            parts = [(features.x, own.x), *((features.taps[k], own.taps[k]) for k in own.taps)]
+            worst = max(worst, *(largest_gap(a, b) for a, b in parts if b.numel()), 0.0)
+    seen = f"{worst:.0e} off" + ("" if labelled else ", beside other labels")
+    return worst < 1e-3 and labelled, "each batch's own features and labels", seen
 
 
 def _varies(step: AugmentationStep) -> bool:

@@ -130,7 +130,8 @@ def _expand(arguments: list[str]) -> list[str]:
             values = []
             while rest and not rest[0].startswith("--"):
                 values += rest.pop(0).strip("[]").split(",")
-            spelled += [argument, "[" + ",".join(values) + "]"]
+            nothing = values in (["null"], ["~"])
+            spelled += [argument, "null" if nothing else "[" + ",".join(values) + "]"]
         else:
             spelled.append(argument)
     return spelled

@@ -27,7 +27,7 @@ from common.models.weights import NAMED, describe_weights
 from common.reports.restore import read_settings
 from common.reports.text import points
 from common.runtime import Runtime, provenance, start_runtime
-from common.training.checkpoint import read_checkpoint
+from common.training.checkpoint import digest, read_checkpoint
 from common.utils.errors import UserError
 from common.utils.paths import run_name
 
@@ -194,7 +194,10 @@ def check_frozen(grade: Grade) -> CheckResult:
         level, _, stem = level.partition("/")
         path = folder / run_name(level, stem or "config", grade.config.seed) / "best.pt"
         try:
-            start = [*start, read_checkpoint(path)["network"]]
+            lower = read_checkpoint(path)["network"]
+            # the very one, or one that has been trained again since
+            same = digest(lower) == grade.metrics.get("start")
+            start = [lower] if same else [*start, lower]
         except Exception:  # its own level's checks say what is wrong with it
             missing = f" ({level}'s checkpoint is missing or unreadable)"
     state = grade.checkpoint["network"]

@@ -123,7 +123,7 @@ class FeatureBatches:
         """Yield (features, labels int64 (B,)) on the device."""
         kept = self._kept(self.batches.view(epoch))
         if kept is None:
-            if epoch == 1:  # not in the epoch that first needs it
+            if self.batches.view(epoch) == epoch:  # not in the epoch that first needs it
                 self.batches.check_room()
             for images, labels in self.batches.epoch(epoch):
                 yield self.trunk(images), labels

@@ -36,7 +36,7 @@ def test_a_level_goes_on_from_anothers_head_and_stages(run, project):
 def test_a_level_may_take_anothers_stages_alone(run, refused, project):
     assert run(2, *TINY)[0] == 0
     options = [*TINY, "--network.start_from=level2_augmentation", "--train.lr=1e-30"]
-    refused(3, options, "level2_augmentation/best.pt: the checkpoint of another network", "head.")
+    refused(3, options, "level2_augmentation/best.pt: has another head", "--network.new_head true")
     code, out, complaints = run(3, *options, "--train.head_lr=1e-30", "--network.new_head=true")
     assert code == 0, complaints
     assert "level2_augmentation/best.pt, epoch 1, with a new head" in out
@@ -50,7 +50,9 @@ def test_a_level_may_take_anothers_stages_alone(run, refused, project):
 
 def test_a_start_that_does_not_fit_is_refused(run, refused):
     assert run(1, *TINY)[0] == 0
-    refused(3, FROM_1, "level1_baseline/best.pt: the checkpoint of another network", "head.")
+    refused(3, FROM_1, "level1_baseline/best.pt: has another head", "--network.new_head true")
+    own = [*FROM_1[:-1], "--network.start_from=level2_augmentation"]
+    refused(2, own, "network.start_from: a run cannot start from itself, level2_augmentation")
     other = [*FROM_1, "--network.image_size=64"]
     refused(2, other, "made with other network.image_size than this run's", "run first")
     refused(2, [*FROM_1, "--data.stored_size=16"], "made with other data.stored_size")

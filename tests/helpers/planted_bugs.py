@@ -36,6 +36,7 @@ STEP = "one step is the configured step"
 MODES = "train and eval mode"
 FROZEN = "frozen means frozen"
 AUGMENTED = "augmentation on train only"
+TURNS = "views differ, and come again"
 CROSS_ENTROPY = (
     "loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)"
 )
@@ -114,6 +115,21 @@ BUGS = [
     Bug("augmented pictures kept for all epochs", "common/models/trunk.py",
         "batches.transform and not batches.views", "False", AUGMENTED,
         options=("--train.views", "null")),
+    Bug("one view for all epochs", BATCHES,
+        "return (epoch - 1) % self.views + 1 if self.views and epoch else epoch",
+        "return 1 if self.views and epoch else epoch", TURNS),
+    Bug("mirror images that never come", BATCHES,
+        "mirrored = self.coins[positions].to(device) ^ bool(epoch % 2)",
+        "mirrored = self.coins[positions].to(device)", TURNS,
+        options=("--data.name", "folder", "--data.root", "{folder}")),
+    Bug("views after the first not augmented", BATCHES, "if self.transform is not None:  # drawn",
+        "if self.transform is not None and epoch < 2:  # drawn", TURNS),
+    Bug("views drawn anew", BATCHES,
+        "return (epoch - 1) % self.views + 1 if self.views and epoch else epoch",
+        "return epoch", TURNS),
+    Bug("kept features beside other pictures' labels", "common/models/trunk.py",
+        "labels[positions] = part, targets", "labels[positions.flip(0)] = part, targets",
+        "what is kept is what was seen"),
     Bug("frozen batch norm drifts", STAGED, "                part.eval()",
         "                pass", FROZEN, options=("--fast", "false")),
     Bug("frozen stages left in train mode", STAGED, "                part.eval()",
