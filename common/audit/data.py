@@ -153,7 +153,8 @@ def views_in_turn(context: AuditContext) -> tuple[bool, str, str]:
     if turns:
         alone = copy.copy(context)
         alone.config = copy.deepcopy(context.config)
-        alone.config.augment = [s for s in context.config.augment if named_step(s)[0] == "flip"]
+        steps = context.config.augment
+        alone.config.augment = [s for s in steps if named_step(s)[1].get("alternate") is True]
         batches = alone.trainer(views=None).train.batches
         first, second = (_by_place(batches, epoch) for epoch in (1, 2))
         if not _alike(first.flip(3), second).all():

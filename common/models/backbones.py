@@ -231,10 +231,10 @@ def check_network(config: NetworkConfig) -> None:
 
     Raises:
         UserError: an unknown network or option; weights that are not there, unreadable or another
-            network's; a new head beside nothing else.
+            network's; a new head without a start.
     """
     if config.new_head and not config.start_from:
-        raise UserError("network.new_head: every head is new without network.start_from; leave it")
+        raise UserError("network.new_head: every head is new without network.start_from")
     try:
         with torch.device("meta"):  # names and shapes without numbers
             architecture = build_architecture(config)

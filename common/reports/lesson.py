@@ -101,9 +101,8 @@ def _done(m: dict) -> list[str]:
         return []
     arch = named_step(network["arch"])[0]
     taps = f", whose head reads {_and(network['taps'])}" if network["taps"] else ""
-    new_head = ", with a new head" if network.get("new_head") else ""
-    start = f" It starts from {network['start_from']}'s best{new_head}."
-    start = start if network["start_from"] else ""
+    start = f" It starts from {network['start_from']}'s best" if network["start_from"] else ""
+    start += ", with a new head." if network.get("new_head") else "." if start else ""
     steps = ", ".join(step_text(step) for step in settings.get("augment", []))
     augment = f"Augmentation: {steps}." if steps else "No augmentation."
     how = f"{train['epochs']} epochs of {m['data']['train']:,} pictures in batches of "
