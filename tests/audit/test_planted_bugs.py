@@ -55,6 +55,19 @@ def test_no_false_alarm(level, folder):
     assert not failed
 
 
+@pytest.mark.parametrize("views", ["null", "1", "2", "5"])
+@pytest.mark.parametrize(
+    "augment",
+    ["[]", "[{flip: {alternate: true}}, flip]", "[mixup, erase]", "[{flip: {probability: 0.01}}]"],
+)
+def test_no_false_alarm_at_views(augment, views, folder):
+    options = ["--data.name", "folder", "--data.root", "{folder}"]
+    options += ["--augment", augment, "--train.views", views]
+    checks = ["views differ, and come again", "what is kept is what was seen"]
+    found = findings("2", options, checks, folder)
+    assert len(found) == 2 and all(f.passed for f in found), [f.line() for f in found]
+
+
 def test_every_check_catches_some_bug():
     checks = {check.check for check in importlib.import_module("common.audit.runner").CHECKS}
     assert {bug.check for bug in BUGS} == checks
