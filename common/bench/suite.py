@@ -23,7 +23,7 @@ from common.utils.processes import run_measured
 log = logging.getLogger("rungs")
 
 WHOLE, FEW = 12_500, 2_000  # training pictures, a fifth of them val; test has as many as val
-LONG, VIEWS = 10, 3  # epochs, of which ours keeps so many augmented views of each picture
+LONG = 10  # epochs: where a level keeps augmented views of each picture, they come again and again
 LARGE = 224  # px, at which the levels are compared once more
 GROWTH = {"pictures": (5_000, 10_000, 20_000, 50_000), "image_size": (64, 96, 128, 160, 224)}
 
@@ -157,9 +157,9 @@ def measure(options: list[str], quick: bool) -> None:
             report["large"] = {"image_size": LARGE, "pictures": FEW}
             report["large"]["levels"] = bench.compare(FEW, LARGE)
         middle = found[min(1, len(found) - 1)]
-        long = ["--train.epochs", str(LONG), "--train.views", str(VIEWS)]
-        report["long"] = {"epochs": LONG, "views": VIEWS, "level": middle.name}
-        report["long"] |= bench.versus(middle, pictures, size, *long)
+        views = bench.config(middle).train.views
+        report["long"] = {"epochs": LONG, "views": views, "level": middle.name}
+        report["long"] |= bench.versus(middle, pictures, size, "--train.epochs", str(LONG))
         report["growth"] = {"level": middle.name, **bench.growth(middle, size, quick)}
     stem = "bench_gpu" if gpu else "bench"
     text = json.dumps(report, indent=2, ensure_ascii=False)

@@ -145,13 +145,13 @@ def test_the_page_says_what_was_measured(tmp_path, monkeypatch):
     assert list(level["breakdown"].values()) == [60 / 48, 1.2, 2, 2, 2]
     assert all(asked[i][1:] == ("ours", 2000, 64) for i in range(0, 8, 2))
     assert all(asked[i][1:] == ("plain", 2000, 64) for i in range(1, 8, 2))
-    long = "--train.epochs", "10", "--train.views", "3"
+    long = "--train.epochs", "10"
     kept = [a for a in asked if a[4:] == long]
     assert kept == [(NAMES[1], p, 2000, 64, *long) for p in ("ours", "plain")]
     page = (tmp_path / "bench.md").read_text()
     row = "| level2_augmentation | 5.0 s | 60.0 s | 12.0 | 1,000 | 80.0 % (78.0 to 82.0) |"
     assert page.count(row) == 2
-    assert "## At 64 px, 2,000 training pictures, 10 epochs, of which ours keeps 3 views" in page
+    assert "## At 64 px, 2,000 training pictures, 10 epochs, of which ours keeps 2 views" in page
     assert "| trunk, 224 px | 75 % | 750 |" in page
     assert (tmp_path / "bench.png").stat().st_size > 5000
     report["large"] = {"image_size": 224, "pictures": 2000, "levels": report["levels"]}
