@@ -127,7 +127,8 @@ class Experiment:
         """
         if self.processes.first:
             if self.config.audit:
-                audit(AuditContext(self.config, build_network, self.data, self.runtime))
+                main = levels.load_function(self.levels / self.level, "main")
+                audit(AuditContext(self.config, build_network, self.data, self.runtime, main))
             self._begin()
         self.processes.barrier()
 

@@ -25,12 +25,12 @@ def main() -> None:
     from common.runtime import start_runtime
 
     failed = 0
-    networks = [levels.load_function(level, "build_network") for level in found]
-    for level, config, build_network in zip(found, configs, networks, strict=True):
+    both = "build_network", "main"
+    functions = [[levels.load_function(level, name) for name in both] for level in found]
+    for level, config, (build_network, main) in zip(found, configs, functions, strict=True):
         data = load_splits(config.data, input_size(config.network))
-        context = AuditContext(
-            config, build_network, data, start_runtime(config.train, config.fast)
-        )
+        runtime = start_runtime(config.train, config.fast)
+        context = AuditContext(config, build_network, data, runtime, main)
         findings = find_bugs(context)
         print(f"\n{level.name} on {data.title}")
         for finding in findings:

@@ -7,23 +7,27 @@ at the smallest size that networks accept. What a check compares it with is comp
 import copy
 import dataclasses
 import tempfile
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 from torchvision.transforms import functional as tv
 
-from common.config import LevelConfig
+from common.config import LevelConfig, Step
 from common.data import ImageSet, Splits
 from common.data.splits import in_turn
 from common.models import StagedNetwork, Trunk
 from common.runtime import Runtime, counter_seed
 from common.training import Trainer, fit, guards
 from common.utils.errors import UserError, line
+
+T = TypeVar("T")
 
 SIZE = 32  # pixels: the smallest input that is accepted
 COUNTS = {"train": 60, "val": 27, "test": 27}  # pictures; their last batches are short
@@ -41,33 +45,40 @@ class Finding:
     passed: bool
     expected: str
     seen: str
-    cause: str  # what usually makes it fail
+    cause: str  # what usually makes it fail; empty where the check itself was stopped
+    margin: float | None = None  # how often the figure seen fits into its bound; None: exact
+    first: str | None = None  # the check that failed before it
 
     def line(self) -> str:
         """The line that the audit prints."""
         text = f"{'ok  ' if self.passed else 'FAIL'} {self.check}: expected {self.expected}"
         text += f"; seen {self.seen}"
-        return text if self.passed else f"{text}; usual cause: {self.cause}"
+        if self.passed:
+            return text
+        text += f"; may follow from '{self.first}': look there first" if self.first else ""
+        return f"{text}; usual cause: {self.cause}" if self.cause else text
 
 
 Check = Callable[["AuditContext"], Finding]
+Seen = tuple[bool, str, str] | tuple[bool, str, str, float | None]  # passed, expected, seen, margin
 
 
 def check(name: str, cause: str) -> Callable[[Callable], Check]:
-    """Make a check of a function that takes a context and returns (passed, expected, seen)."""
+    """Make a check of a function that takes a context and returns what it has `Seen`."""
 
-    def wrap(function: Callable[["AuditContext"], tuple[bool, str, str]]) -> Check:
+    def wrap(function: Callable[["AuditContext"], Seen]) -> Check:
         @wraps(function)
         def run(context: "AuditContext") -> Finding:
             try:
                 with guards.explained(BATCH):
-                    passed, expected, seen = function(context)
+                    passed, expected, seen, *margin = function(context)
             except UserError:
                 raise
             except Exception as error:  # a bug may raise anything; that is a finding too
-                passed, expected = False, "no error"
-                seen = f"{type(error).__name__}: {line(error)}"
-            return Finding(name, bool(passed), expected, seen, cause)
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                seen = f"{type(error).__name__}: {line(error)} (line {where.lineno} of "
+                return Finding(name, False, "no error", f"{seen}{Path(where.filename).name})", "")
+            return Finding(name, bool(passed), expected, seen, cause, *margin)
 
         run.check = name
         return run
@@ -82,6 +93,7 @@ class AuditContext:
         config: the level's; a copy is made small.
         build_network: the level's own.
         data: the whole data, of which a few pictures are used.
+        main: the level's own, which is run whole; None where there is none.
     """
 
     def __init__(
@@ -90,7 +102,9 @@ class AuditContext:
         build_network: Callable[[LevelConfig, int], StagedNetwork],
         data: Splits,
         runtime: Runtime,
+        main: Callable[[LevelConfig], dict] | None = None,
     ):
+        self.main = main
         self.config = copy.deepcopy(config)
         self.config.network.image_size = SIZE
         self.config.train.batch_size = BATCH
@@ -98,30 +112,54 @@ class AuditContext:
         self.runtime = Runtime(runtime.device, torch.float32, runtime.fast)
         self.whole, self.data = data, _few(data)
         self.build_network = build_network
-        self._built: dict[int, StagedNetwork] = {}
+        self._built: dict[tuple[int, int], StagedNetwork] = {}
+        self._made: dict[Callable, object] = {}
 
-    def network(self, size: int = SIZE) -> StagedNetwork:
+    def once(self, make: Callable[["AuditContext"], T]) -> T:
+        """What the function makes of this context, made once for all checks."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return self._made[make]
+
+    def network(self, size: int = SIZE, classes: int | None = None) -> StagedNetwork:
         """A network of its own for each caller, for pictures of this size, with a fresh head."""
-        if size not in self._built:
+        which = size, classes or len(self.data.classes)
+        if which not in self._built:
             torch.manual_seed(counter_seed(self.config.seed, "audit"))
             config = copy.deepcopy(self.config)
             config.network.image_size = size
-            built = self.build_network(config, len(self.data.classes))
-            self._built[size] = built.to(self.runtime.device, memory_format=torch.channels_last)
-        return copy.deepcopy(self._built[size])
+            built = self.build_network(config, which[1])
+            self._built[which] = built.to(self.runtime.device, memory_format=torch.channels_last)
+        return copy.deepcopy(self._built[which])
 
-    def trainer(self, **train: object) -> Trainer:
-        """The run's trainer around such a network; `train` overrides settings of that group."""
-        config = copy.deepcopy(self.config)
+    def trainer(
+        self,
+        data: Splits | None = None,
+        augment: list[Step] | None = None,
+        keeps: bool = True,
+        **train: object,
+    ) -> Trainer:
+        """The run's trainer around such a network.
+
+        Args:
+            data: other pictures than the run's.
+            augment: other steps than the run's.
+            keeps: false for a trunk that keeps nothing: each step's pictures go through it anew.
+            train: settings of that group instead of the run's.
+        """
+        config, data = copy.deepcopy(self.config), data or self.data
+        config.augment = config.augment if augment is None else augment
         for key, value in train.items():
             setattr(config.train, key, value)
-        network = self.network()
-        return Trainer(network, self.data, config, Trunk(network, self.runtime))
+        network = self.network(classes=len(data.classes))
+        trunk = Trunk(network, self.runtime)
+        trunk.keeps = trunk.keeps and keeps
+        return Trainer(network, data, config, trunk)
 
-    def fitted(self, data: Splits, epochs: int) -> StagedNetwork:
+    def fitted(self, data: Splits, epochs: int, patience: int | None = None) -> StagedNetwork:
         """Such a network after `fit`, with the weights that it keeps."""
         config = copy.deepcopy(self.config)
-        config.train.epochs, config.train.early_stopping = epochs, None
+        config.train.epochs, config.train.early_stopping = epochs, patience
         network = self.network()
         with tempfile.TemporaryDirectory() as folder:
             fit(network, data, config, Trunk(network, self.runtime), Path(folder))
@@ -131,11 +169,10 @@ class AuditContext:
         """Network input (N, 3, S, S) of a part, by torchvision instead of by `Batches`."""
         return self.prepare(part.images)
 
-    def prepare(self, pixels: Tensor) -> Tensor:
+    def prepare(self, pixels: Tensor, size: int = SIZE) -> Tensor:
         """uint8 (N, 3, H, W) -> network input (N, 3, S, S), by torchvision."""
         scaled = pixels.float() / 255
-        smaller = min(pixels.shape[2:]) > SIZE
-        scaled = tv.resize(scaled, [SIZE, SIZE], antialias=smaller)
+        scaled = tv.resize(scaled, [size, size], antialias=min(pixels.shape[2:]) > size)
         return tv.normalize(scaled, IMAGENET_MEAN, IMAGENET_STD).to(self.runtime.device)
 
 
@@ -158,6 +195,11 @@ def plain_logits(network: nn.Module, images: Tensor) -> Tensor:
 def largest_gap(a: Tensor, b: Tensor) -> float:
     """The largest difference, as a share of the largest value."""
     return float((a - b).abs().max() / b.abs().max().clamp_min(1e-12))
+
+
+def margin(figure: float, bound: float) -> float:
+    """How often a figure that must stay below a bound fits into it."""
+    return bound / max(abs(figure), 1e-12)
 
 
 def without_dropout(network: nn.Module) -> nn.Module:

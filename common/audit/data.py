@@ -1,13 +1,26 @@
 """The audit's checks on what reaches the network."""
 
 import copy
+import dataclasses
 
 import torch
 from torch import Tensor
 
-from common.audit.context import IMAGENET_MEAN, IMAGENET_STD, SIZE, AuditContext, check, largest_gap
+from common.audit import feed
+from common.audit.context import (
+    BATCH,
+    COUNTS,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    SIZE,
+    AuditContext,
+    Seen,
+    check,
+    largest_gap,
+    margin,
+)
 from common.config.registry import named_step
-from common.data import Batches, ImageSet, duplicates
+from common.data import Batches, ImageSet, build_augmentation, duplicates
 from common.data.augment.base import AugmentationStep
 from common.data.augment.steps import Flip
 
@@ -18,39 +31,43 @@ READ = 2**28  # bytes of each split's pictures that are compared
     "pixels normalised",
     "pixels left at 0..255, or not scaled by the mean and std of the weights' own pictures",
 )
-def pixels_normalised(context: AuditContext) -> tuple[bool, str, str]:
+def pixels_normalised(context: AuditContext) -> Seen:
     trainer = context.trainer()
-    weights = trainer.network.weights
-    images = torch.cat([images for images, _ in trainer.val.batches.epoch()])
-    gap = largest_gap(images, context.pictures(context.data.val))
+    weights, part = trainer.network.weights, context.data.val
+    gaps, (low, high) = [], (0.0, 0.0)
+    for size in sorted({SIZE, *part.size, 3 * SIZE // 2}):  # smaller, as it is stored, larger
+        batches = Batches(part, dataclasses.replace(weights, image_size=size), 8, context.runtime)
+        batches = trainer.val.batches if size == SIZE else batches
+        images = torch.cat([images for images, _ in batches.epoch()])
+        gaps.append(largest_gap(images, context.prepare(part.images, size)))
+        low, high = min(low, float(images.min())), max(high, float(images.max()))
     right = weights.mean == IMAGENET_MEAN and weights.std == IMAGENET_STD
-    expected = f"RGB in [0, 1] less {IMAGENET_MEAN}, by {IMAGENET_STD}, {SIZE} px"
-    seen = f"{weights.mean}, {weights.std}; values {images.min():.1f} to {images.max():.1f}"
-    return right and gap < 1e-3, expected, f"{seen}, {gap:.0e} off torchvision's"
+    expected = f"RGB in [0, 1] less {IMAGENET_MEAN}, by {IMAGENET_STD}, of any size"
+    seen = f"{weights.mean}, {weights.std}; values {low:.1f} to {high:.1f}"
+    gap = max(gaps)
+    return right and gap < 1e-3, expected, f"{seen}, {gap:.0e} off torchvision's", margin(gap, 1e-3)
 
 
 @check(
     "pictures and labels belong together",
     "labels shifted, sorted or shuffled apart from their pictures",
 )
-def labels_belong(context: AuditContext) -> tuple[bool, str, str]:
-    wrong = total = 0
-    trainer = context.trainer()
-    for stream, part in ((trainer.train, context.data.train), (trainer.val, context.data.val)):
-        pictures, order = context.pictures(part), torch.cat(stream.batches.order(0))
-        stream.batches.transform = None  # as they lie; augmentation has a check of its own
-        for images, labels in stream.batches.epoch(0):
-            own, order = order[: len(labels)], order[len(labels) :]
-            right = _alike(images, pictures[own]) & (labels == part.labels.to(labels.device)[own])
-            wrong, total = wrong + int((~right).sum()), total + len(labels)
+def labels_belong(context: AuditContext) -> Seen:
+    images, labels = context.once(feed.plain).epoch(1)
+    own = context.prepare(feed.numbered(context).train.images).cpu()
+    wrong, total = int((~_alike(images, own[labels])).sum()), len(labels)
+    images, labels = context.once(feed.augmented).epoch(1)
+    nearest = (images[:, None] - own[None]).square().mean((2, 3, 4)).argmin(1)
+    near = float((nearest == labels).float().mean())  # chance: one of 60
     for part in (context.whole.train, context.whole.val, context.whole.test):
         for name, label in zip(part.names or [], part.labels.tolist(), strict=False):
             wrong += name.split("/")[1] != part.classes[label]
-    return wrong == 0, "each picture with its own label", f"{wrong} of {total} checked without"
+    seen = f"{wrong} of {total} without; augmented, {near:.0%} most like their own"
+    return wrong == 0 and near > 0.1, "each picture with its own label", seen, near / 0.1
 
 
 @check("splits disjoint", "val or test pictures that are in train too: a copy, or a wrong split")
-def splits_disjoint(context: AuditContext) -> tuple[bool, str, str]:
+def splits_disjoint(context: AuditContext) -> Seen:
     data = context.whole
     rows = [set(part.rows.tolist()) for part in (data.train, data.val, data.test)]
     shared = len(rows[0] & rows[1]) + len(rows[0] & rows[2]) + len(rows[1] & rows[2])
@@ -67,23 +84,30 @@ def _some(part: ImageSet) -> ImageSet:
     return part if len(part) <= most else part.subset(torch.arange(most))
 
 
+@check("val has train's classes", "a split that is not stratified, or sorted data cut in two")
+def classes_shared(context: AuditContext) -> Seen:
+    train, val = (
+        part.labels.bincount(minlength=len(part.classes))
+        for part in (context.whole.train, context.whole.val)
+    )
+    share = val.sum() / (train + val).sum()
+    off = float((val - share * (train + val)).abs().max())
+    expected = f"{float(share):.0%} of each class in val, to 1.5 pictures"
+    return off < 1.5, expected, f"{off:.1f} pictures off at most", margin(off, 1.5)
+
+
 @check("each split where it belongs", "evaluation on the training set, or training on val or test")
-def splits_used(context: AuditContext) -> tuple[bool, str, str]:
-    trainer, wrong = context.trainer(), []
-    for name, stream in (("train", trainer.train), ("val", trainer.val)):
-        stream.batches.transform = None
-        images = torch.cat([images for images, _ in stream.batches.epoch(0)])
-        own = context.pictures(getattr(context.data, name))
-        same = len(images) == len(own) and largest_gap(_sorted(images), _sorted(own)) < 1e-2
-        if not same:
-            wrong.append(name)
-    seen = f"other pictures in {', '.join(wrong)}" if wrong else "the same pictures"
-    return not wrong, "train's pictures to train on, val's to choose with", seen
-
-
-def _sorted(images: Tensor) -> Tensor:
-    """What tells whether two batches hold the same pictures in any order: (N,)."""
-    return images.double().mean((1, 2, 3)).sort().values
+def splits_used(context: AuditContext) -> Seen:
+    data, record, wrong = feed.numbered(context), context.once(feed.augmented), []
+    strangers = [int((record.epoch(n)[1] >= len(data.train)).sum()) for n in (1, 2)]
+    if sum(strangers):
+        wrong.append(f"{sum(strangers)} pictures of val or test trained on")
+    own = context.prepare(data.val.images).cpu()
+    for number, images in enumerate(record.evaluated, 1):
+        if len(images) != len(own) or largest_gap(images, own) > 1e-2:
+            wrong.append(f"epoch {number} scored on others than val's, or on changed ones")
+    expected = "train's pictures to train on, val's as they are to choose with"
+    return not wrong, expected, ", ".join(wrong) or "the same"
 
 
 def _alike(images: Tensor, others: Tensor) -> Tensor:
@@ -92,57 +116,72 @@ def _alike(images: Tensor, others: Tensor) -> Tensor:
 
 
 @check("train is shuffled", "a loader without shuffle, or one order drawn once for all epochs")
-def train_shuffled(context: AuditContext) -> tuple[bool, str, str]:
-    stream = context.trainer().train.batches
-    stream.transform = None
-    images = [torch.cat([i for i, _ in stream.epoch(epoch)]) for epoch in (0, 1)]
-    own = context.pictures(context.data.train)
-    kept = [float(_alike(i, own).float().mean()) for i in images]
-    same = float(_alike(*images).float().mean())
-    complete = all(largest_gap(_sorted(i), _sorted(own)) < 1e-3 for i in images)
+def train_shuffled(context: AuditContext) -> Seen:
+    record = context.once(feed.augmented)
+    orders = [record.epoch(number)[1] for number in (1, 2)]
+    stored = torch.arange(COUNTS["train"])
+    once = all(torch.equal(order.sort().values, stored) for order in orders)
+    if not once:
+        return False, "each picture once an epoch", "some left out, or shown twice"
+    kept = [float((order == stored).float().mean()) for order in orders]
+    same = float((orders[0] == orders[1]).float().mean())
+    fellows = [order.argsort() // BATCH for order in orders]  # the batch that each picture is in
+    pairs = [batch[:, None] == batch[None] for batch in fellows]
+    together = float((pairs[0] & pairs[1]).sum() - len(stored)) / float(pairs[0].sum())
     seen = f"{kept[0]:.0%} and {kept[1]:.0%} in their stored place, {same:.0%} in the same place"
-    seen += "" if complete else ", not each picture once"
-    good = complete and max(*kept, same) < 0.5
-    return good, "each picture once an epoch, in another order each epoch", seen
+    seen += f", {together:.0%} of batch fellows met again"
+    worst = max(*kept, same, together)
+    expected = "each picture once an epoch, in another order and company each epoch"
+    return worst < 0.75, expected, seen, margin(worst, 0.75)
 
 
 @check(
     "augmentation on train only",
     "one draw for a whole batch, augmentation never called, or val given train's transform",
 )
-def augmentation_on_train(context: AuditContext) -> tuple[bool, str, str]:
-    trainer, train, val = context.trainer(), context.data.train, context.data.val
-    transform = trainer.train.batches.transform
-    moves = any(_varies(step) for step in transform.steps) if transform else False
-    positions = torch.zeros(32, dtype=torch.int64)  # one picture, 32 times
-    images, _ = trainer.train.batches.batch(positions)
-    different = 1 + int((~_alike(images, images[:1])).sum())
-    evaluated = torch.cat([images for images, _ in trainer.val.batches.epoch()])
-    gap = largest_gap(evaluated, context.pictures(val))
+def augmentation_on_train(context: AuditContext) -> Seen:
+    record, wrong = context.once(feed.copied), []
+    steps = build_augmentation(feed.unmixed(context), context.data.mirror)
+    often = any(map(_often, steps.steps if steps else ()))
+    turns = steps is not None and steps.alternates
+    picture = context.prepare(feed.numbered(context).train.images[:1]).cpu()
+    if any(largest_gap(images, picture) > 1e-2 for images in record.evaluated):
+        wrong.append("val is changed, too")
+    batches = [step.images for step in record.steps]
+    sides = [picture, picture.flip(3)] if turns else [picture]
+    views = context.config.train.views
+    if often:
+        if any(_alike(images, images[:1]).all() for images in batches):
+            wrong.append("all of a batch alike")
+        full = [images for images in batches if len(images) == BATCH]
+        pairs = [(a, b) for place, a in enumerate(full) for b in full[:place]]
+        again = sum(bool(_alike(a, b).all()) for a, b in pairs)
+        if again and views != 1:
+            wrong.append(f"{again} pairs of steps with the same draws")
+    elif steps is None or not any(map(_varies, steps.steps)):
+        rows = torch.cat(batches)[:, None]
+        if any(min(largest_gap(row, side) for side in sides) > 1e-2 for row in rows):
+            wrong.append("changed without a step that does")
+    trainer = context.trainer()
     next(iter(trainer.train.epoch(1)))
-    fixed = context.config.train.views or not context.config.augment
-    kept = any(trainer.train.held.values()) and not fixed
-    expected = f"{'several kinds' if moves else 'one kind'} among 32 copies, val as it is"
-    seen = f"{different - 1} of 32 copies unlike the first, val {gap:.0e} off"
-    seen += ", kept over epochs" if kept else ""
-    own = context.prepare(train.images[:1])
-    sides = [own, own.flip(3)] if transform and context.data.mirror else [own]
-    plain = moves or min(largest_gap(images[:1], side) for side in sides) < 1e-3
-    return (different > 1) == moves and plain and gap < 1e-3 and not kept, expected, seen
+    if any(trainer.train.held.values()) and context.config.augment and not views:
+        wrong.append("one view kept for all epochs")
+    expected = "draws of each picture's and each step's own" if often else "pictures as they are"
+    return not wrong, f"{expected}, val as it is", ", ".join(wrong) or "the same"
 
 
 @check(
     "views differ, and come again",
     "one view for all epochs, a mirror image that never comes, or views drawn anew",
 )
-def views_in_turn(context: AuditContext) -> tuple[bool, str, str]:
+def views_in_turn(context: AuditContext) -> Seen:
     views = context.config.train.views and min(context.config.train.views, 3)
     batches = context.trainer(views=views, epochs=(views or 1) + 1).train.batches
     if batches.transform is None:
         return True, "no augmentation", "none"
     first, second = (_by_place(batches, epoch) for epoch in (1, 2))
     own, wrong = context.pictures(context.data.train).to(first.device), []
-    often = any(_varies(s) and getattr(s, "probability", 1) > 0.25 for s in batches.transform.steps)
+    often = any(map(_often, batches.transform.steps))
     if often and views != 1 and _alike(first, second).all():
         wrong.append("epoch 2 shows what epoch 1 did")
     if often and any(_alike(images, own).all() for images in (first, second)):
@@ -173,7 +212,7 @@ def _by_place(batches: Batches, epoch: int) -> Tensor:
     "what is kept is what was seen",
     "kept features of other pictures or of another view, or beside other pictures' labels",
 )
-def kept_as_seen(context: AuditContext) -> tuple[bool, str, str]:
+def kept_as_seen(context: AuditContext) -> Seen:
     views = context.config.train.views and min(context.config.train.views, 3)
     trainer = context.trainer(views=views, epochs=2 * (views or 1))  # so that all are kept
     worst, labelled = 0.0, True
@@ -185,7 +224,13 @@ def kept_as_seen(context: AuditContext) -> tuple[bool, str, str]:
             parts = [(features.x, own.x), *((features.taps[k], own.taps[k]) for k in own.taps)]
             worst = max(worst, *(largest_gap(a, b) for a, b in parts if b.numel()), 0.0)
     seen = f"{worst:.0e} off" + ("" if labelled else ", beside other labels")
-    return worst < 1e-3 and labelled, "each batch's own features and labels", seen
+    expected = "each batch's own features and labels"
+    return worst < 1e-3 and labelled, expected, seen, margin(worst, 1e-3)
+
+
+def _often(step: AugmentationStep) -> bool:
+    """Whether a step changes so many pictures that a batch without any is no chance."""
+    return _varies(step) and getattr(step, "probability", 1) > 0.25
 
 
 def _varies(step: AugmentationStep) -> bool:

@@ -1,15 +1,26 @@
 """The audit's checks on the network and its head, before anything trains."""
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from common.audit.context import SIZE, AuditContext, check, cross_entropy, plain_logits
+from common.audit.context import (
+    SIZE,
+    AuditContext,
+    Seen,
+    check,
+    cross_entropy,
+    largest_gap,
+    plain_logits,
+)
+from common.config.registry import named_step
+from common.models.weights import weights_file
 
 
 @check("shapes fit", "a linear layer's input size that is not what the stage before it puts out")
-def shapes_fit(context: AuditContext) -> tuple[bool, str, str]:
+def shapes_fit(context: AuditContext) -> Seen:
     shapes, classes = [], len(context.data.classes)
     for size in (SIZE, 2 * SIZE):
         images = torch.zeros(2, 3, size, size, device=context.runtime.device)
@@ -18,17 +29,18 @@ def shapes_fit(context: AuditContext) -> tuple[bool, str, str]:
 
 
 @check("loss at start", "a head that is badly initialised, inputs out of scale, or a wrong loss")
-def loss_at_start(context: AuditContext) -> tuple[bool, str, str]:
+def loss_at_start(context: AuditContext) -> Seen:
     part, classes = context.data.train, len(context.data.classes)
     logits = plain_logits(context.network(), context.pictures(part))
     loss, chance = float(cross_entropy(logits, part.labels)), math.log(classes)
     # how near depends on the features' scale at this small size; a head out of scale is far off
     expected = f"within half and three times ln({classes}) = {chance:.2f}"
-    return chance / 2 < loss < 3 * chance, expected, f"{loss:.2f}"
+    near = min(2 * loss / chance, 3 * chance / loss)
+    return near > 1, expected, f"{loss:.2f}", near
 
 
 @check("logits, not probabilities", "a softmax or a ReLU after the last layer")
-def logits_not_probabilities(context: AuditContext) -> tuple[bool, str, str]:
+def logits_not_probabilities(context: AuditContext) -> Seen:
     logits = plain_logits(context.network(), context.pictures(context.data.train))
     sums, low, high = logits.sum(1), float(logits.min()), float(logits.max())
     probabilities = low >= 0 and high <= 1 and bool(((sums - 1).abs() < 1e-3).all())
@@ -39,7 +51,7 @@ def logits_not_probabilities(context: AuditContext) -> tuple[bool, str, str]:
 
 
 @check("no two linear layers in a row", "a nonlinearity left out: two such layers are one")
-def nonlinearity_between(context: AuditContext) -> tuple[bool, str, str]:
+def nonlinearity_between(context: AuditContext) -> Seen:
     network, from_linear, pairs = context.network(), {}, []
 
     def note(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -58,3 +70,111 @@ def nonlinearity_between(context: AuditContext) -> tuple[bool, str, str]:
             module.register_forward_hook(note)
     plain_logits(network, context.pictures(context.data.val))
     return not pairs, "a nonlinearity between any two", ", ".join(pairs) or "none in a row"
+
+
+@check("the weights are the file's", "a stage left as initialised, or one given another's weights")
+def weights_loaded(context: AuditContext) -> Seen:
+    file, network = weights_file(context.config.network), context.network(2 * SIZE)
+    expected = "every tensor of the stages, in its place, with the file's numbers"
+    if file is None:
+        return True, expected, "no file"
+    if file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        held = load_file(file)
+    else:
+        held = torch.load(file, map_location="cpu", weights_only=True)
+    own = {
+        name: value.cpu()
+        for name, value in network.stages.state_dict().items()
+        if value.is_floating_point() and not name.endswith("pos_embedding")  # fitted to the size
+    }
+    shapes = {value.shape for value in own.values()}
+    theirs = [value for value in held.values() if value.shape in shapes]
+    used, off = 0, []
+    for name, value in own.items():  # both from the picture up
+        later = (n for n in range(used, len(theirs)) if _same(theirs[n], value))
+        place = next(later, None)
+        if place is None and any(_same(value, other) for other in theirs):
+            place = used if "class_token" in held else None  # whose file has another order
+        off += [name] if place is None else []
+        used = used if place is None else max(used, place if "class_token" in held else place + 1)
+    seen = f"{off[0]} and {len(off) - 1} more of {len(own)} otherwise" if off else "the same"
+    return not off, expected, seen
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a.to(b.dtype), b)
+
+
+@check("the head reads each tap", "a tap of another stage, one left out, or one pooled otherwise")
+def taps_are_read(context: AuditContext) -> Seen:
+    size = 2 * SIZE  # at which no map is a single pixel
+    network, images = context.network(size), context.prepare(context.data.val.images[:12], size)
+    network.eval()
+    made, given = {}, []
+    for name, stage in network.stages.items():
+        stage.register_forward_hook(lambda _, __, output, name=name: made.update({name: output}))
+    network.head.register_forward_pre_hook(lambda _, inputs: given.append(inputs))
+    with torch.no_grad():
+        logits = network(images)
+        taps, inputs = context.config.network.taps or network.taps, given[0]
+        wrong = [] if len(inputs) == len(set(taps)) else [f"{len(inputs)} for {len(taps)} taps"]
+        order = [name for name in network.stages if name in taps]
+        for name, tap in zip(order, inputs, strict=False):
+            output = made[name]
+            forms = [output]
+            if output.ndim == 4:
+                forms.append(output.mean((2, 3)))
+            if output.ndim == 3:  # tokens: the class token, or the others as a map
+                forms += [output[:, 0], output[:, 1:].transpose(1, 2)]
+            forms = [form for form in forms if form.numel() == tap.numel()]
+            if not any(largest_gap(tap.reshape(form.shape), form) < 1e-4 for form in forms):
+                wrong.append(f"not {name}'s output or its mean")
+        for place, name in enumerate(order[: len(inputs)]):
+            others = list(inputs)
+            others[place] = inputs[place].roll(1, 0)  # another picture's
+            if largest_gap(network.head(*others), logits) < 1e-3:
+                wrong.append(f"{name} does not move the logits")
+    return not wrong, f"what {', '.join(order)} put out, all of it used", ", ".join(wrong) or "that"
+
+
+@check(
+    "dropout as configured", "dropout never on, on in frozen stages, or drawn once for all steps"
+)
+def dropout_as_configured(context: AuditContext) -> Seen:
+    trainer, masks = context.trainer(), {}
+    network = trainer.network
+
+    def note(name: str, inputs: tuple[Tensor], output: Tensor) -> None:
+        if torch.is_grad_enabled():
+            masks.setdefault(name, []).append((inputs[0].detach() != 0, output.detach() == 0))
+
+    layers = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+    }
+    expected = "its share left out at each step, other numbers each time; nothing where frozen"
+    options = named_step(context.config.network.arch)[1]
+    stated, wrong = options.get("dropout"), []
+    if stated and stated not in {module.p for module in layers.values()}:
+        wrong.append(f"no dropout of {stated}")
+    for name, module in layers.items():
+        module.inplace = False
+        module.register_forward_hook(lambda _, i, o, name=name: note(name, i, o))
+    if layers:
+        trainer.epoch(1)
+    unfrozen = trainer.rate.unfrozen(network.trainable, 1)
+    starts = tuple("head." if part == "head" else f"stages.{part}." for part in unfrozen)
+    for name, found in masks.items():
+        left_out = torch.cat([out[there] for there, out in found]).double()
+        share, count = float(left_out.mean()), len(left_out)
+        p = layers[name].p if f"{name}.".startswith(starts) else 0.0
+        if abs(share - p) > 0.02 + 5 * (p * (1 - p) / count) ** 0.5:
+            wrong.append(f"{name} leaves out {share:.0%}, not {p:.0%}")
+        pairs = [(a, b) for a, b in pairwise(found) if a[0].shape == b[0].shape]
+        alike = [torch.equal(*(out[a[0] & b[0]] for _, out in (a, b))) for a, b in pairs]
+        if p and any(alike):
+            wrong.append(f"{name} leaves out the same at every step")
+    return not wrong, expected, ", ".join(wrong) or f"{len(layers)} layers, as it says"

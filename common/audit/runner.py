@@ -2,8 +2,9 @@
 
 import logging
 import time
+from dataclasses import replace
 
-from common.audit import data, evaluation, network, training
+from common.audit import augment, data, evaluation, level, network, training
 from common.audit.context import AuditContext, Check, Finding
 from common.utils.errors import UserError
 
@@ -12,7 +13,7 @@ log = logging.getLogger("rungs")
 # in the order in which one would look: what goes in, what comes out, what training does to it
 CHECKS: list[Check] = [
     function
-    for module in (data, network, training, evaluation)
+    for module in (data, augment, network, training, evaluation, level)
     for function in vars(module).values()
     if hasattr(function, "check")
 ]
@@ -26,12 +27,17 @@ class AuditFailed(UserError):
 
 def find_bugs(context: AuditContext, only: list[str] | None = None) -> list[Finding]:
     """Run the checks (or those with the given names) and return what each found."""
-    level = log.level
+    level, findings, first = log.level, [], None
     log.setLevel(logging.WARNING)  # of the tiny runs inside, nobody wants to hear
     try:
-        return [check(context) for check in CHECKS if only is None or check.check in only]
+        for check in CHECKS:
+            if only is None or check.check in only:
+                finding = replace(check(context), first=first)
+                first = first or (None if finding.passed else finding.check)
+                findings.append(finding)
     finally:
         log.setLevel(level)
+    return findings
 
 
 def audit(context: AuditContext) -> list[Finding]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from helpers.makers import make_picture_folder
+from helpers.pairs import TECHNIQUES, pairwise
 from helpers.planted_bugs import BUGS, PROJECT, Bug, planted, table
 from helpers.shipped import TRANSFER
 
@@ -31,8 +32,10 @@ def findings(level: str, options: list[str], only: list[str] | None, folder: Pat
     config = options_of.load_config(path / "config.yaml", arguments)
     data = module("common.data").load_splits(config.data, 32)
     runtime = module("common.runtime").start_runtime(config.train, config.fast)
-    build_network = levels.load_module(path).build_network
-    context = module("common.audit.context").AuditContext(config, build_network, data, runtime)
+    run = levels.load_module(path)
+    context = module("common.audit.context").AuditContext(
+        config, run.build_network, data, runtime, run.main
+    )
     return module("common.audit.runner").find_bugs(context, only)
 
 
@@ -66,6 +69,25 @@ def test_no_false_alarm_at_views(augment, views, folder):
     checks = ["views differ, and come again", "what is kept is what was seen"]
     found = findings("2", options, checks, folder)
     assert len(found) == 2 and all(f.passed for f in found), [f.line() for f in found]
+
+
+@pytest.fixture(scope="session")
+def larger(tmp_path_factory):
+    root = tmp_path_factory.mktemp("larger")
+    make_picture_folder(root, ["cat", "dog", "eel", "fox"], 30, 48)
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", pairwise(TECHNIQUES), ids=lambda row: "-".join(row.values()))
+def test_no_false_alarm_on_any_pair_of_techniques(row, folder, larger):
+    options = {key: value for key, value in row.items() if key not in ("level", "data")}
+    arguments = [word for key, value in options.items() for word in (f"--{key}", value)]
+    where = {"digits": ["digits"], "32": ["folder", "--data.root", str(folder)]}
+    where["48"] = ["folder", "--data.root", str(larger)]
+    arguments += ["--data.name", *where[row["data"]], "--network.weights", "tiny-imagenet"]
+    failed = [f.line() for f in findings(row["level"], arguments, None, folder) if not f.passed]
+    assert not failed
 
 
 def test_every_check_catches_some_bug():

@@ -42,6 +42,10 @@ CROSS_ENTROPY = (
 )
 VAL = "Batches(data.val, *options)"
 AS_IT_SAYS = "batch norm is adapted as it says"
+STEPS, RUN = "common/data/augment/steps.py", "level2_augmentation/run.py"
+SHARES = "each augmentation step as configured"
+PICTURES = "--data.name", "folder", "--data.root", "{folder}"
+BUNDLED = "--network.weights", "tiny-imagenet"
 ADAPTED = "--network.adapt_batch_norm", "60"
 DROPOUT = "--network.arch", "{cnn_small: {dropout: 0.5}}", "--network.weights", "none"
 DROPOUT += "--network.trainable", "dense", "head"
@@ -221,6 +225,78 @@ BUGS = [
     Bug("a head that starts out of scale", STAGED,
         "super().__init__()", "super().__init__(); self.register_forward_hook(lambda *a: 90 * a[2])",  # noqa: E501
         "loss at start"),
+    Bug("a split that is not stratified", "common/data/splits.py", "stratify=labels, ", "",
+        "val has train's classes"),
+    Bug("crops that only move right and down", STEPS, "torch.randint(-pad, pad + 1,",
+        "torch.randint(0, pad + 1,", SHARES),
+    Bug("crops along one axis", STEPS, "y1=shifts[0])", "y1=0 * shifts[0])", SHARES),
+    Bug("every picture mirrored", STEPS, "draws < (self.probability if", "draws < (1.0 if", SHARES,
+        options=("--augment", "[flip]", *PICTURES)),
+    Bug("mixed pictures with their own labels", STEPS,
+        "own[:, None] * shares + (1 - own[:, None]) * shares[partner]", "shares + 0 * own[:, None]",
+        SHARES, options=("--augment", "[mixup]")),
+    Bug("brightness that only brightens", STEPS, "1 + amount * (2 * torch.rand(len(x), **options)",
+        "1 + amount * (1 + torch.rand(len(x), **options)", SHARES,
+        options=("--augment", "[jitter]")),
+    Bug("erased boxes half as large", STEPS,
+        "inside = box_mask(x * (width - wide), y * (height - tall), wide, tall, height, width)",
+        "inside = box_mask(x * (width - wide), y * (height - tall), wide / 2, tall, height, width)",
+        SHARES,
+        options=("--augment", "[erase]")),
+    Bug("geometry lost where two steps follow each other", STEPS,
+        "m if waiting is None else waiting @ m", "m",
+        "the augmentation's steps in their order", options=("--augment", "[crop, rotate]")),
+    Bug("weights of the last stage not loaded", "common/models/weights.py",
+        "network.load_state_dict(body, strict=False)",
+        "body = {k: v for k, v in body.items() if 'layer4' not in k}; "
+        "network.load_state_dict(body, strict=False)",
+        "the weights are the file's", options=BUNDLED),
+    Bug("a tap left out by the head", HEAD, FUSED,
+        FUSED.replace("average_and_maximum(x)", "0 * average_and_maximum(x)"),
+        "the head reads each tap", 3),
+    Bug("a tap pooled by its maximum", STAGED, "return x.mean((2, 3))", "return x.amax((2, 3))",
+        "the head reads each tap"),
+    Bug("dropout never on", "common/models/backbones.py",
+        "nn.ReLU(), nn.Dropout(dropout)\n    return", "nn.ReLU()\n    return",
+        "dropout as configured", 1, options=DROPOUT),
+    Bug("dropout draws the same at every step", TRAINING,
+        'torch.manual_seed(counter_seed(self.config.draws, "step", step))',
+        "torch.manual_seed(0)", "dropout as configured", 1, options=DROPOUT),
+    Bug("an average that lags a step", TRAINING,
+        "        self.scaler.step(self.optimizer)\n        self.scaler.update()\n"
+        "        self.ema.update()",
+        "        self.ema.update()\n        self.scaler.step(self.optimizer)\n"
+        "        self.scaler.update()", "averaged weights are the average",
+        options=("--train.ema", "0.9")),
+    Bug("the average left in place of the weights", "common/training/ema.py",
+        "self._put(kept)", "pass", "averaged weights are the average",
+        options=("--train.ema", "0.9")),
+    Bug("clipped before the scaled gradients are unscaled", TRAINING,
+        "self.scaler.unscale_(self.optimizer)", "pass", STEP,
+        options=("--train.clip_norm", "0.01", "--train.optimizer", "sgd")),
+    Bug("batch norm by the batch, and nothing kept of it", TRAINING, "self.network.train()",
+        "self.network.train(); [setattr(m, 'momentum', 0.0) for m in self.network.modules()]",
+        "batch norm learns where it trains"),
+    Bug("training that stops without being asked to", PROGRESS,
+        "waited = best and patience and", "patience = patience or 1; waited = best and",
+        "the best epoch on val is kept"),
+    Bug("tested before it has trained", RUN,
+        "    history = fit(network, run.data, config, trunk, run.folder)\n"
+        "    results = evaluate(network, run.data, config, trunk)",
+        "    results = evaluate(network, run.data, config, trunk)\n"
+        "    history = fit(network, run.data, config, trunk, run.folder)",
+        "main trains, then tests"),
+    Bug("val figures reported as test's", "common/experiment.py",
+        "**{part: getattr(results, part).score() for part in parts},",
+        "**{part: results.val.score() for part in parts},", "what is reported was computed"),
+    Bug("the level before is not loaded", "common/experiment.py",
+        "        load(network, content, path)\n", "", "the run starts as configured", 4),
+    Bug("a head that ignores the seed", "common/experiment.py",
+        'torch.manual_seed(counter_seed(self.config.seed, "start"))', "torch.manual_seed(0)",
+        "the run starts as configured"),
+    Bug("batch norm not adapted", "common/experiment.py",
+        "adapt_batch_norm(network, self.data, count, self.runtime)", "pass",
+        "the run starts as configured", options=ADAPTED),
 ]  # fmt: skip
 
 

@@ -1,0 +1,287 @@
+"""The audit's checks on augmentation: each configured step alone, by its stated share and range.
+
+A step changes copies of a picture that says of itself where each pixel was: red grows with x, green
+with y. What was drawn for each copy is read from what came out, and compared with the step's own
+definition, which is simulated here by numpy, apart from the code that trains.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from common.audit import feed
+from common.audit.context import IMAGENET_MEAN, IMAGENET_STD, SIZE, AuditContext, Seen, check
+from common.config.registry import named_step
+from common.data import build_augmentation
+from common.data.augment import steps
+
+COPIES = 240
+RARE = 1e-6  # how improbable draws must be under the definition to be called others
+STRIDE = 7  # of the values, from pixel to pixel
+Problem = str | None
+
+
+def where() -> Tensor:
+    """The picture, uint8 (3, SIZE, SIZE): red is 7 x + 4, green 7 y + 4, blue 100."""
+    ramp = STRIDE * torch.arange(SIZE) + 4
+    red, green = ramp.expand(SIZE, SIZE), ramp[:, None].expand(SIZE, SIZE)
+    return torch.stack([red, green, torch.full_like(red, 100)]).to(torch.uint8)
+
+
+def fed(context: AuditContext, step: object, data: object, epoch: int = 1) -> tuple[Tensor, Tensor]:
+    """What a trainer with this step alone feeds in an epoch, in the pictures' own order.
+
+    Returns:
+        Values of 0 to 255, float32 (N, 3, SIZE, SIZE), and labels.
+    """
+    batches = context.trainer(data, [step], views=None).train.batches
+    images, labels = map(torch.cat, zip(*batches.epoch(epoch), strict=True))
+    place = torch.cat(batches.order(epoch)).argsort().to(images.device)
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
+    return 255 * (images[place].cpu() * std + mean), labels[place].cpu()
+
+
+def origins(images: Tensor) -> np.ndarray:
+    """For each picture the matrix (2, 3) from a pixel's place (x, y, 1) to where it was, fitted
+    over the middle of the picture.
+    """
+    x, y = np.meshgrid(np.arange(SIZE), np.arange(SIZE))
+    middle = (x - (SIZE - 1) / 2) ** 2 + (y - (SIZE - 1) / 2) ** 2 < 8**2
+    places = np.stack([x[middle], y[middle], np.ones(middle.sum())], axis=1)
+    came = (images[:, :2].numpy()[:, :, middle] - 4) / STRIDE  # (N, 2, pixels)
+    return came @ np.linalg.pinv(places).T
+
+
+def unlike(values: np.ndarray, expected: np.ndarray | Callable, what: str) -> Problem:
+    """Whether draws do not follow a distribution, given or by a large sample of it."""
+    if not callable(expected) and np.ptp(expected) < 0.02:  # one value: measured, not drawn
+        return outside(values, expected.min(), expected.max(), 0.02, what)
+    p = stats.kstest(values, expected).pvalue
+    return f"{what} not as stated (p = {p:.0e})" if p < RARE else None
+
+
+def outside(values: np.ndarray, low: float, high: float, slack: float, what: str) -> Problem:
+    """Whether some are beyond a range."""
+    if values.min() < low - slack or values.max() > high + slack:
+        return f"{what} {values.min():.3g} to {values.max():.3g}, not {low:.3g} to {high:.3g}"
+    return None
+
+
+def rare(count: int, total: int, share: float, what: str) -> Problem:
+    """Whether so many of so many are no chance at this share."""
+    p = stats.binomtest(count, total, share).pvalue
+    return f"{what} {count} of {total}, not {share:.0%}" if p < RARE else None
+
+
+def flip(step: steps.Flip, see: Callable, alternate: bool) -> list[Problem]:
+    """Mirrored or not by the share; of two epochs both sides, where they take turns."""
+    sides = [origins(see(epoch)[0])[:, 0, 0] < 0 for epoch in (1, 2)]
+    if not step.mirror:
+        return ["mirrored, where that changes the label"] if np.any(sides) else []
+    count = rare(int(sides[0].sum()), COPIES, 0.5 if alternate else step.probability, "mirrored")
+    both = np.array_equal(sides[0], ~sides[1])
+    return [count, "epoch 2 is not epoch 1's mirror image" if alternate and not both else None]
+
+
+def crop(step: steps.Crop, see: Callable) -> list[Problem]:
+    """Moved by whole pixels, along x and y by themselves; what enters is reflected."""
+    pad, images = SIZE // 8 if step.padding is None else step.padding, see(1)[0].numpy()
+    padded = np.pad(np.arange(SIZE), pad, mode="reflect")
+    moved = np.lib.stride_tricks.sliding_window_view(padded, SIZE)  # (2 pad + 1, SIZE)
+    problems, moves = [], []
+    for name, values in (("x", images[:, 0, 0]), ("y", images[:, 1, :, 0])):
+        came = ((values - 4) / STRIDE).round()
+        fits = (came[:, None] == moved[None]).all(2)
+        if not fits.any(1).all():
+            return [f"not moved along {name} by up to {pad} whole pixels"]
+        moves.append(fits.argmax(1))
+        counts = np.bincount(moves[-1], minlength=2 * pad + 1)
+        if pad < SIZE and stats.chisquare(counts).pvalue < RARE:  # else two moves look alike
+            problems.append(f"moves along {name} not all alike often")
+    if pad and abs(np.corrcoef(moves)[0, 1]) > 0.4:
+        problems.append("moves along x and y go together")
+    return problems
+
+
+def resized_crop(step: steps.ResizedCrop, see: Callable) -> list[Problem]:
+    """A box by its area, its sides' ratio and its place."""
+    m, rng = origins(see(1)[0]), np.random.default_rng(0)
+    wide, tall = m[:, 0, 0], m[:, 1, 1]
+    area = rng.uniform(*step.scale, 10_000)
+    ratio = np.exp(rng.uniform(*np.log(step.ratio), 10_000))
+    w, h = np.sqrt(area * ratio).clip(max=1), np.sqrt(area / ratio).clip(max=1)
+    left = m[:, 0, 2] - (wide - 1) / 2
+    room = (1 - wide) * SIZE > 3
+    place = (left / ((1 - wide) * SIZE + 1e-9))[room]
+    problems = [unlike(wide * tall, w * h, "areas"), unlike(wide / tall, w / h, "ratios")]
+    return [*problems, unlike(place, stats.uniform.cdf, "places") if room.sum() > 20 else None]
+
+
+def rotate(step: steps.Rotate, see: Callable) -> list[Problem]:
+    """About the centre, by an angle of its own."""
+    m = origins(see(1)[0])
+    angles = np.degrees(np.arctan2(m[:, 1, 0], m[:, 0, 0]))
+    middle = m[:, :, :2].sum(2) * (SIZE - 1) / 2 + m[:, :, 2] - (SIZE - 1) / 2
+    most = step.degrees
+    moved = "not about the centre" if np.abs(middle).max() > 0.3 else None
+    spread = stats.uniform(-most, 2 * most).cdf
+    problems = [moved, outside(angles, -most, most, 0.5, "degrees")]
+    return [*problems, unlike(angles, spread, "angles") if most else None]
+
+
+def jitter(step: steps.Jitter, see: Callable) -> list[Problem]:
+    """Each factor alone: what is left of a pixel's distance from what it is blended with."""
+    problems, own = [], torch.tensor([[120.0, 90.0, 150.0], [60.0, 100.0, 80.0]])
+    light = own @ torch.tensor([0.2989, 0.587, 0.114])
+    towards = {"brightness": 0 * own, "saturation": light[:, None].expand(2, 3)}
+    towards["contrast"] = light.mean().expand(2, 3)
+    for name, base in towards.items():
+        if amount := getattr(step, name):
+            colours = see(1, name)[0][:, :, 0, [0, SIZE - 1]].transpose(1, 2)  # (N, 2, 3)
+            axis = own - base
+            factor = ((colours - base) * axis).sum((1, 2)) / axis.square().sum()
+            free = factor.numpy()[(colours < 254).all(2).all(1).numpy()]
+            problems.append(outside(free, 1 - amount, 1 + amount, 0.02, name))
+            top = min(1 + amount, float(free.max()) if len(free) < COPIES else 1 + amount)
+            problems.append(unlike(free, stats.uniform(1 - amount, top - 1 + amount).cdf, name))
+    if step.hue:
+        colours = see(1, "hue")[0][:, :, 0, 0].numpy()
+        a, b = colours[:, 0] - colours[:, 1:].mean(1), (colours[:, 1] - colours[:, 2]) * 0.866
+        turned = np.angle(np.exp(1j * (np.arctan2(b, a) - np.arctan2((90 - 150) * 0.866, 0))))
+        problems.append(outside(turned / (2 * np.pi), -step.hue, step.hue, 0.02, "hue"))
+        if step.hue > 0.02 and np.ptp(turned) / (2 * np.pi) < step.hue:
+            problems.append("hue hardly turned")
+    return problems
+
+
+def erase(step: steps.Erase, see: Callable) -> list[Problem]:
+    """A box of noise by its share of pictures and of the area, anywhere."""
+    images = see(1)[0]
+    changed = (images - where().float()).abs().amax(1) > 0.5  # (N, SIZE, SIZE)
+    tall, wide = changed.any(2).sum(1).numpy(), changed.any(1).sum(1).numpy()
+    hit, problems = tall > 0, []
+    if np.sqrt(step.scale[0] * 0.3) * SIZE > 2:  # a smaller box may hold no pixel's centre
+        problems.append(rare(int(hit.sum()), COPIES, step.probability, "erased"))
+    if hit.sum() <= 20:
+        return problems
+    rng = np.random.default_rng(0)
+    area = rng.uniform(*step.scale, 10_000)
+    ratio = np.exp(rng.uniform(np.log(0.3), -np.log(0.3), 10_000))
+    own = np.sqrt(area * ratio).clip(max=1) * np.sqrt(area / ratio).clip(max=1)
+    own += rng.normal(0, 0.01, 10_000)  # by whole pixels
+    problems.append(unlike((tall * wide)[hit] / SIZE**2, own, "areas"))
+    noise = images.permute(0, 2, 3, 1)[changed].numpy()  # (pixels, 3)
+    uniform = abs(noise.mean() - 127.5) < 8 and noise.std() > 60
+    if not uniform or abs(np.corrcoef(noise.T)[0, 1]) > 0.3:
+        problems.append("what it fills in is no noise over all values")
+    middles = (changed.any(1) * torch.arange(SIZE)).sum(1).numpy()[hit] / wide[hit]
+    return [*problems, "always in the same place" if middles.std() < 2 else None]
+
+
+def mixed(name: str, step: steps.MixUp | steps.CutMix, context: AuditContext) -> list[Problem]:
+    """Two pictures and their labels by the same share, which is Beta's."""
+    data, configured = feed.numbered(context, SIZE), {name: vars(step)}
+    own, (images, shares) = data.train.images.float(), fed(context, configured, data)
+    if shares.ndim != 2 or (shares.sum(1) - 1).abs().max() > 1e-4 or (shares > 0).sum(1).max() > 2:
+        return ["labels that are no shares of two classes"]
+    top, which = shares.topk(2, dim=1)
+    two = top[:, 1] > 1e-3
+    if (which[two] >= len(own)).any():
+        return ["labels of other pictures"]
+    first, second = own[which[:, 0]], own[which[:, 1] * two]
+    if name == "mixup":
+        share = top.view(-1, 2, 1, 1, 1)
+        off = (images - share[:, 0] * first - share[:, 1] * second).abs().amax((1, 2, 3)) / 255
+    else:
+        left, right = ((images - part).abs().amax(1) < 1 for part in (first, second))
+        off = (~(left | right)).float().mean((1, 2)) + (left.float().mean((1, 2)) - top[:, 0]).abs()
+    wrong = len(off[two]) > 0 and off[two].median() > 0.02
+    problems = ["pictures are not mixed as their labels are"] if wrong else []
+    largest = [fed(context, configured, data, epoch)[1].amax(1) for epoch in range(2, 6)]
+    drawn = _shares(name, step.alpha)
+    return [*problems, unlike(torch.cat(largest).numpy(), np.maximum(drawn, 1 - drawn), "shares")]
+
+
+def _shares(name: str, alpha: float) -> np.ndarray:
+    """Many draws of the first picture's share: Beta's, or what a box of the rest leaves of it."""
+    rng = np.random.default_rng(0)
+    share = rng.beta(alpha, alpha, 20_000)
+    if name == "mixup":
+        return share
+    half = np.sqrt(1 - share) / 2
+    sides = [  # of the box within the picture, from a middle that is anywhere
+        np.minimum(middle + half, 1) - np.maximum(middle - half, 0)
+        for middle in rng.uniform(0, 1, (2, len(share)))
+    ]
+    return 1 - sides[0] * sides[1] + rng.normal(0, 0.005, len(share))  # by whole pixels
+
+
+MEASURED = {
+    steps.Crop: crop,
+    steps.ResizedCrop: resized_crop,
+    steps.Rotate: rotate,
+    steps.Jitter: jitter,
+    steps.Erase: erase,
+}
+
+
+@check(
+    "each augmentation step as configured",
+    "a share, a range or a draw that is not the step's own, or one that never varies",
+)
+def steps_as_configured(context: AuditContext) -> Seen:
+    problems = []
+    for configured in context.config.augment:
+        name, parameters = named_step(configured)
+        (step,) = build_augmentation([configured], context.data.mirror).steps
+        for problem in _problems(context, name, parameters, step):
+            if problem:
+                problems.append(f"{name}: {problem}")
+    expected = f"draws of {COPIES} pictures that follow each step's definition"
+    return not problems, expected, ", ".join(problems) or "the same"
+
+
+def _problems(context: AuditContext, name: str, parameters: dict, step: object) -> list[Problem]:
+    if step.mixes:
+        return mixed(name, step, context)
+    picture = where()
+    if isinstance(step, steps.Jitter):  # two halves of two colours
+        colours = torch.tensor([[120, 90, 150], [60, 100, 80]], dtype=torch.uint8)
+        picture = colours.T.repeat_interleave(SIZE // 2, 1)[:, None].expand(3, SIZE, SIZE)
+    data = feed.copies(context, picture.contiguous(), COPIES)
+
+    def see(epoch: int, alone: str | None = None) -> tuple[Tensor, Tensor]:
+        chosen = parameters
+        if alone:
+            amounts = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0)
+            chosen = amounts | {alone: getattr(step, alone)}
+        return fed(context, {name: chosen}, data, epoch)
+
+    if isinstance(step, steps.Flip):
+        return flip(step, see, step.alternate)
+    if type(step) in MEASURED:
+        return MEASURED[type(step)](step, see)
+    images, _ = see(1)  # a policy, whose operations are many
+    kinds = len(images.round().flatten(1).unique(dim=0))
+    return [f"{kinds} kinds among {COPIES}"] if kinds < COPIES / 4 else []
+
+
+@check("the augmentation's steps in their order", "a step left out, or one that comes too early")
+def steps_in_order(context: AuditContext) -> Seen:
+    configured, mirror = feed.unmixed(context), context.data.mirror
+    whole, expected = build_augmentation(configured, mirror), "each step on what the last one made"
+    if whole is None or len(whole.steps) < 2:
+        return True, expected, f"{len(configured)} step"
+    pictures = where().expand(COPIES, 3, SIZE, SIZE)
+    draws = torch.Generator().manual_seed(0)
+    one_by_one = pictures
+    for step in configured:
+        one_by_one = build_augmentation([step], mirror)(one_by_one, draws)
+    together = whole(pictures, torch.Generator().manual_seed(0))
+    inside = slice(SIZE // 4, -SIZE // 4)  # one resampling of all reflects otherwise than several
+    off = (together.float() - one_by_one.float()).abs()[:, :, inside, inside].mean((1, 2, 3))
+    same = float((off < STRIDE / 4).float().mean())  # less than a pixel's way
+    return same > 0.6, expected, f"{same:.0%} of {COPIES} pictures alike", same / 0.6

@@ -1,0 +1,294 @@
+"""The audit's checks on the level's own `main`: run whole, on the few pictures, in a folder apart.
+
+`fit`, `evaluate` and the report are the real ones; what passes between them is looked at.
+"""
+
+import contextlib
+import copy
+import logging
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from common.audit.context import AuditContext, Seen, check, cross_entropy
+from common.config import LevelConfig
+from common.data import ImageSet, Splits
+from common.evaluation import Results
+from common.models import StagedNetwork
+from common.models.adapt import STATISTICS, pictures_to_adapt
+from common.runtime.distributed import ALONE
+from common.training import checkpoint
+from common.utils import paths
+
+
+class Stop(Exception):
+    """Ends a run at its door to training."""
+
+
+class Silent(logging.NullHandler):
+    """Stands for a run's log.txt."""
+
+    def __init__(self, *_: object):
+        super().__init__()
+
+    def begin(self) -> None:
+        """Nothing is written."""
+
+
+class Watched(ImageSet):
+    """The test pictures, and whether they were read outside `evaluate`."""
+
+    touched: list[str]
+    allowed: SimpleNamespace
+
+    def __getattribute__(self, name: str) -> object:
+        if name in ("rows", "labels", "images", "subset"):
+            get = object.__getattribute__
+            if not get(self, "allowed").now:
+                get(self, "touched").append(name)
+        return super().__getattribute__(name)
+
+    def __len__(self) -> int:
+        return len(object.__getattribute__(self, "rows"))  # a count is in every report
+
+
+@dataclass
+class Seam:
+    """What was seen between the parts of a run.
+
+    Attributes:
+        start: the network's tensors when training begins; other moments: its digest.
+        given: the data of each call.
+    """
+
+    start: dict[str, Tensor] = field(default_factory=dict)
+    adapted: int = 0
+    moments: dict[str, str] = field(default_factory=dict)
+    given: dict[str, Splits] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    results: Results | None = None
+    written: object = None
+    metrics: dict | None = None
+    touched: list[str] = field(default_factory=list)
+
+
+def run_whole(
+    context: AuditContext, config: LevelConfig, start: dict | None = None, only_start: bool = False
+) -> Seam:
+    """The level's main with this config; `start` is what the level that it starts from left."""
+    seam, allowed, names = Seam(), SimpleNamespace(now=False), context.main.__globals__
+    test = context.data.test
+    watched = Watched(test.source, test.rows, test.labels, test.classes, test.names)
+    for name, value in (("allowed", allowed), ("touched", seam.touched)):
+        object.__setattr__(watched, name, value)
+    data = replace(context.data, test=watched)
+
+    def fit(network: StagedNetwork, data: Splits, *rest: object) -> list[dict]:
+        seam.calls.append("fit")
+        seam.given["fit"], seam.adapted = data, network.adapted
+        seam.start = copy.deepcopy(network.state_dict())
+        if only_start:
+            raise Stop
+        history = names_before["fit"](network, data, *rest)
+        seam.moments["after training"] = checkpoint.digest(network.state_dict())
+        return history
+
+    def evaluate(network: StagedNetwork, data: Splits, *rest: object) -> Results:
+        seam.calls.append("evaluate")
+        seam.given["evaluate"] = data
+        seam.moments["before test"] = checkpoint.digest(network.state_dict())
+        allowed.now = True
+        seam.results = names_before["evaluate"](network, data, *rest)
+        allowed.now = False
+        seam.moments["after test"] = checkpoint.digest(network.state_dict())
+        return seam.results
+
+    names_before = {name: names[name] for name in ("fit", "evaluate") if name in names}
+    ours = {"fit": fit, "evaluate": evaluate}
+    with _apart(context, data, config, start, seam):
+        names.update({name: ours[name] for name in names_before})
+        try:
+            with contextlib.suppress(Stop):
+                seam.metrics = context.main(config)
+        finally:
+            names.update(names_before)
+    return seam
+
+
+@contextlib.contextmanager
+def _apart(
+    context: AuditContext, data: Splits, config: LevelConfig, start: dict | None, seam: Seam
+) -> Iterator[None]:
+    """A project of its own for an Experiment: its folder, its data, and no log, lock or report."""
+    log, name = logging.getLogger("rungs"), config.network.start_from
+    handlers = log.handlers[:]
+    Experiment = context.main.__globals__["Experiment"]  # noqa: N806
+    experiment, report = sys.modules[Experiment.__module__], Experiment.report
+
+    def reported(run: object, network: StagedNetwork, *rest: object) -> dict:
+        seam.moments["at the report"] = checkpoint.digest(network.state_dict())
+        return report(run, network, *rest)
+
+    def written(run: object, *_: object) -> None:
+        seam.written = run
+
+    stands = {
+        "load_splits": lambda *_: data,
+        "fetch": lambda *_: None,
+        "start_runtime": lambda *_: context.runtime,
+        "write_report": written,
+        "Logbook": Silent,
+    }
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        stack.enter_context(patch.multiple(experiment, **stands))
+        stack.enter_context(patch.object(Experiment, "report", reported))
+        stack.enter_context(patch.object(experiment.guards, "lock"))
+        stack.enter_context(patch.object(experiment.distributed, "join", lambda *_: ALONE))
+        stack.enter_context(patch.object(paths, "PROJECT", Path(folder)))
+        if name and start:
+            level, _, stem = name.partition("/")
+            run = paths.run_name(level, stem or "config", config.seed)
+            checkpoint.save(paths.runs_folder(data.title) / run / "best.pt", start)
+        try:
+            yield
+        finally:
+            log.handlers[:] = handlers
+
+
+def _config(context: AuditContext, **changes: object) -> LevelConfig:
+    config = copy.deepcopy(context.config)
+    config.train.epochs, config.train.early_stopping, config.audit = 1, None, False
+    config.reports, config.anew, config.log = None, False, "none"
+    for key, value in changes.items():
+        setattr(config, key, value)
+    return config
+
+
+def left_by_the_level_before(context: AuditContext) -> dict | None:
+    """A checkpoint to start from: this network, each tensor changed by a little."""
+    if not context.config.network.start_from:
+        return None
+    network, generator = context.network(), torch.Generator().manual_seed(1)
+    state = {
+        key: value.cpu() * (1 + 0.1 * torch.rand(value.shape, generator=generator))
+        if value.is_floating_point()
+        else value.cpu()
+        for key, value in network.state_dict().items()
+    }
+    return {
+        "network": state,
+        "fingerprint": context.data.fingerprint,
+        "split": context.data.split,
+        "weights": network.weights.sha256,
+        "adapted": pictures_to_adapt(context.config.network, context.data),
+        "image_size": network.weights.image_size,
+        "stored_size": context.data.train.source.shape[-1],
+        "settings": {},
+        "epoch": 1,
+    }
+
+
+def whole(context: AuditContext) -> Seam:
+    """A run of the level's main, which several checks look at."""
+    if context.main is None:
+        raise ValueError("no main was given")
+    return run_whole(context, _config(context), context.once(left_by_the_level_before))
+
+
+@check("main trains, then tests", "a run.py that leaves out a part, or gives it other data")
+def trains_then_tests(context: AuditContext) -> Seen:
+    seam, wrong = context.once(whole), []
+    if seam.calls != ["fit", "evaluate"]:
+        wrong.append(f"called {', '.join(seam.calls) or 'neither'}")
+    for name, data in seam.given.items():
+        if not isinstance(data.test, Watched) or data.train is not seam.given["fit"].train:
+            wrong.append(f"{name} got other data than the run's")
+    moments = list(seam.moments.items())
+    for (_, before), (moment, after) in pairwise(moments):
+        if before != after:
+            wrong.append(f"the network changed {moment}")
+    expected = "fit, then evaluate, on the run's own data, and nothing moved in between"
+    return not wrong, expected, ", ".join(wrong) or "that"
+
+
+@check("test is never read in training", "the epoch, or anything else, chosen on the test set")
+def test_untouched(context: AuditContext) -> Seen:
+    touched = context.once(whole).touched
+    seen = f"test pictures read ({', '.join(sorted(set(touched)))})" if touched else "that"
+    return not touched, "nothing but evaluate reads the test pictures", seen
+
+
+@check("what is reported was computed", "figures of other pictures, of another pass, or made up")
+def reported_as_computed(context: AuditContext) -> Seen:
+    wrong = [*_wrong_figures(context.once(whole))]
+    return not wrong, "the figures of evaluate's own logits", ", ".join(wrong) or "the same"
+
+
+@check("the run starts as configured", "another start than the weights, start_from or the seed say")
+def starts_as_configured(context: AuditContext) -> Seen:
+    seam, before = context.once(whole), context.once(left_by_the_level_before)
+    wrong = [*_wrong_start(context, seam, before)]
+    loaded = {k for k in before["network"] if k in seam.start} if before else set()
+    if context.config.network.new_head:
+        loaded = {key for key in loaded if not key.startswith("head.")}
+    drawn = seam.start.keys() - loaded
+    for same in (True, False) if drawn else ():
+        config = _config(context, seed=context.config.seed + (not same))
+        other = run_whole(context, config, before, only_start=True).start
+        if all(torch.equal(seam.start[key], other[key]) for key in drawn) != same:
+            wrong.append("the same seed starts otherwise" if same else "another seed starts alike")
+    expected = "the weights of the file or of the level before, the rest by the seed"
+    return not wrong, expected, ", ".join(wrong) or "that"
+
+
+def _wrong_figures(seam: Seam) -> Iterator[str]:
+    """Which reported figures are not those of the logits that evaluate computed."""
+    if seam.results is None or not isinstance(seam.metrics, dict):
+        yield "nothing reported"
+        return
+    for part in ("train", "val", "test", "test_single"):
+        predictions, figures = getattr(seam.results, part), seam.metrics.get(part, {})
+        right = int((predictions.logits.argmax(1) == predictions.labels).sum())
+        loss = float(cross_entropy(predictions.logits.double(), predictions.labels))
+        own = {"correct": right, "total": len(predictions.labels)}
+        own |= {"accuracy": right / len(predictions.labels), "loss": loss}
+        off = [k for k, v in own.items() if abs(figures.get(k, -1) - v) > 1e-5 * max(1, abs(v))]
+        if off:
+            yield f"{part}'s {off[0]} is {figures.get(off[0])}, not {own[off[0]]}"
+    run, test = seam.written, seam.results.test
+    if run is None or not torch.equal(torch.from_numpy(run.predictions), test.logits.argmax(1)):
+        yield "other predictions written than computed"
+    elif not torch.equal(torch.from_numpy(run.labels), test.labels):
+        yield "other labels written than test's"
+
+
+def _wrong_start(context: AuditContext, seam: Seam, before: dict | None) -> Iterator[str]:
+    """What is wrong with the network that training began with."""
+    config = context.config.network
+    if before:
+        kept = [k for k in before["network"] if not (config.new_head and k.startswith("head."))]
+        off = [k for k in kept if not torch.equal(seam.start[k].cpu(), before["network"][k])]
+        if off:
+            yield f"start_from's {off[0]} and {len(off) - 1} more are not in"
+        return
+    count = pictures_to_adapt(config, context.data)
+    if seam.adapted != count:
+        yield f"batch norm adapted on {seam.adapted} pictures, not {count}"
+    own = context.network().state_dict()
+    for key, value in own.items():
+        statistic = key.startswith("stages.") and key.endswith(STATISTICS)
+        same = torch.equal(seam.start[key], value)
+        if key.startswith("stages.") and not (statistic and count) and not same:
+            yield f"{key} is not as in the weights"
+            return
+    moved = [k for k in own if k.endswith("running_var") and k.startswith("stages.")]
+    if count and moved and all(torch.equal(seam.start[k], own[k]) for k in moved):
+        yield "batch norm was not adapted"
