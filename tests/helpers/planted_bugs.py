@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
+from helpers.mutant_report import stored_section
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -276,7 +278,7 @@ def audited(level: str, options: list[str], folder: Path) -> object:
 
 
 def table() -> str:
-    """reports/audit.md: each bug, where it is planted, and the check that names it."""
+    """reports/audit.md: each bug, where it is planted, the check that names it; then mutants."""
     rows = [
         f"| {bug.name}{' *' * bug.common} | `{bug.file}`, level {bug.level} | {bug.check} |"
         for bug in BUGS
@@ -296,7 +298,7 @@ def table() -> str:
             "Made by `make audit-table` from `tests/helpers/planted_bugs.py`.",
             "",
         ]
-    )
+    ) + (f"\n{mutants}" if (mutants := stored_section()) else "")
 
 
 if __name__ == "__main__":
