@@ -17,7 +17,6 @@ import functools
 import hashlib
 import importlib
 import json
-import multiprocessing
 import os
 import queue
 import re
@@ -40,6 +39,7 @@ from common import levels
 from helpers.mutant_report import JUDGES, STORED, section, shares, summary
 from helpers.mutations import Mutant, draw, mutants_of
 from helpers.planted_bugs import PROJECT, audited, changed
+from helpers.processes import forkserver
 
 RESULTS = PROJECT / "runs" / "mutants" / "results.jsonl"
 EQUIVALENTS = PROJECT / "tests" / "helpers" / "equivalents.txt"
@@ -98,7 +98,7 @@ TINY += ["--network.image_size=32", "--train.epochs=2", "--train.precision=float
 
 LEFT_OUT = {".git", ".venv", "runs", "data", "common"}  # of a copy; what it needs comes by itself
 
-FORKED = multiprocessing.get_context("forkserver")
+Calls = set[tuple[str, str]]  # a function's file, and its name
 
 
 @dataclass(frozen=True)
@@ -155,30 +155,46 @@ def tests_of(file: str) -> list[str]:
 
 
 def audit_in_child(
-    file: str, source: str, names: list[str], folder: Path, limit: float = LIMIT, only: str = ""
-) -> Verdict:
+    file: str,
+    source: str,
+    names: list[str],
+    folder: Path,
+    only: str = "",
+    limit: float = LIMIT,
+    trace: bool = False,
+) -> tuple[Verdict, Calls]:
     """Audit configurations in a forked process that has this source of a file; stop at the first
     check that fails. `only` runs one check.
+
+    Returns:
+        The verdict, and with `trace` which functions were called.
     """
-    receiver, sender = FORKED.Pipe(duplex=False)
-    facts = sender, file, source, names, folder, only
-    process = FORKED.Process(target=_audit, args=facts, daemon=True)
+    forked = forkserver()
+    receiver, sender = forked.Pipe(duplex=False)
+    facts = sender, file, source, names, folder, only, trace
+    process = forked.Process(target=_audit, args=facts, daemon=True)
     process.start()
     sender.close()
-    if not receiver.poll(limit):
-        verdict = Verdict("hangs", "audit")
-    else:
+    told = Verdict("hangs", "audit"), set()
+    if receiver.poll(limit):
         try:
-            verdict = receiver.recv()
+            told = receiver.recv()
         except EOFError:  # it ended without a word
-            verdict = Verdict("crashes", "audit", True)
+            told = Verdict("crashes", "audit", True), set()
+        process.join(10)
     process.kill()
     process.join()
-    return verdict
+    return told
 
 
 def _audit(
-    pipe: Connection, file: str, source: str, names: list[str], folder: Path, only: str
+    pipe: Connection,
+    file: str,
+    source: str,
+    names: list[str],
+    folder: Path,
+    only: str,
+    trace: bool,
 ) -> None:
     import torch
 
@@ -189,7 +205,9 @@ def _audit(
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
-    where, verdict = "", Verdict()
+    where, verdict, called = "", Verdict(), set()
+    if trace:
+        sys.settrace(lambda frame, *_: called.add(frame.f_code))  # calls alone, no lines
     try:
         with changed(file, source):
             for where in names:
@@ -198,7 +216,8 @@ def _audit(
                     break
     except BaseException as error:  # what is left of the project may fail anywhere
         verdict = Verdict("crashes", f"{where}: {type(error).__name__}", True)
-    pipe.send(verdict)
+    sys.settrace(None)
+    pipe.send((verdict, {(c.co_filename, c.co_qualname.replace(".<locals>", "")) for c in called}))
 
 
 def _first_failure(name: str, folder: Path, only: str) -> Verdict:
@@ -239,24 +258,29 @@ class Judges:
                 self.before[key] = ask()
             return self.before[key]
 
-    def _sound(self) -> list[str]:
-        """The configurations whose audit passes on the code as it is."""
-        kept = []
+    def _sound(self) -> dict[str, Calls]:
+        """The configurations whose audit passes on the code as it is, and what each calls."""
+        kept = {}
         for name in CONFIGURATIONS:
-            verdict = audit_in_child(FILES[0], _original(FILES[0]), [name], self.folder)
+            facts = FILES[0], _original(FILES[0]), [name], self.folder
+            verdict, called = audit_in_child(*facts, trace=True)
             if verdict.caught:
                 print(f"left out: {name}, whose audit fails as it is at '{verdict.caught}'")
             else:
-                kept.append(name)
+                kept[name] = called
         return kept
 
     def audit(self, mutant: Mutant) -> Verdict:
-        """The audit, in all configurations that pass as they are."""
+        """The audit, in all configurations that pass as they are and call what is changed."""
         sound = self._as_it_is("audit", self._sound)
         names = [name for name in levels_of(mutant.file) if name in sound]
         if not names:
             raise SystemExit(f"no audit for {mutant.file} passes as it is")
-        return audit_in_child(mutant.file, mutant.source, names, self.folder)
+        changed = str(PROJECT / mutant.file), mutant.place
+        names = [name for name in names if not mutant.place or changed in sound[name]]
+        if not names:
+            return Verdict(None, "no configuration calls it")
+        return audit_in_child(mutant.file, mutant.source, names, self.folder)[0]
 
     def tests(self, mutant: Mutant) -> Verdict:
         """The fast tests of the file's room, in a copy of the project."""
@@ -408,7 +432,11 @@ def judge(
             entry = results.judged(mutant, name, function)
             if entry["caught"]:
                 break
-        how = f"{entry['where']}: {entry['caught']}" if entry["caught"] else "SURVIVES"
+        how = (
+            f"{entry['where']}: {entry['caught']}"
+            if entry["caught"]
+            else f"SURVIVES {entry['where']}"
+        )
         text = f"{mutant.id}, line {mutant.line}: {how}, {entry['seconds']} s"
         shown = reveal or not mutant.held_back
         print(f"{next(done)}/{len(mutants)} {text if shown else 'held back'}", flush=True)
@@ -439,11 +467,12 @@ def main() -> None:
     left_out = equivalents()
     if arguments.report:
         content = summary(mutants, left_out, results.find)
+        if content["open"]:
+            raise SystemExit(f"{content['open']} mutants are not judged yet; make mutants goes on")
         STORED.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         print(section(content))
         return
     mutants = [mutant for mutant in mutants if mutant.id not in left_out]
-    _start_server()
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
         judges = Judges(Path(scratch), arguments.jobs)
         asked = {name: getattr(judges, name) for name in JUDGES if name in arguments.judges}
@@ -454,13 +483,6 @@ def main() -> None:
         if not caught and (arguments.reveal or not mutant.held_back):
             print(f"\n{mutant.diff()}")
     print(shares(summary(mutants, {}, results.find)))
-
-
-def _start_server() -> None:
-    """The process that is forked for each audit: it has imported torch and the project."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    FORKED.set_forkserver_preload(["helpers.preloaded"])
-    multiprocessing.forkserver.ensure_running()
 
 
 if __name__ == "__main__":

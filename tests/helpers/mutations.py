@@ -44,12 +44,14 @@ class Mutant:
     Attributes:
         id: file, function, kind of change, and a hash of the changed lines: it stays when code
             elsewhere in the file changes.
+        place: the function, "Trainer.step"; empty outside of any.
         line: of the change, from 1.
         source: the whole file with the change.
     """
 
     id: str
     file: str
+    place: str
     line: int
     source: str = field(repr=False)
     original: str = field(repr=False)
@@ -91,7 +93,7 @@ def mutants_of(file: str, source: str, functions: set[str] | None = None) -> lis
         name = f"{file}:{place or 'module'}:{kind}:{draw(*lines) % 2**32:08x}"
         count[name] = count.get(name, 0) + 1
         name += f"~{count[name]}" if count[name] > 1 else ""
-        found[changed] = Mutant(name, file, node.lineno, changed, source)
+        found[changed] = Mutant(name, file, place, node.lineno, changed, source)
     return sorted(found.values(), key=lambda mutant: mutant.line)
 
 
@@ -108,12 +110,13 @@ def _changes(node: ast.AST, place: str, function: ast.AST | None) -> Iterator[Ch
                 yield "decorator", f"{place}.{node.name}".strip("."), decorator, ""
         place = f"{place}.{node.name}".strip(".")
         function = node if isinstance(node, ast.FunctionDef) else function
+    where = place if function else ""
     for kind, replaced, new in _of_statement(node, function):
-        yield kind, place, replaced, new
+        yield kind, where, replaced, new
     for kind, replaced, new in _of_expression(node, function):
         compound = ast.BinOp | ast.BoolOp | ast.Compare | ast.UnaryOp | ast.IfExp
         text = new if isinstance(new, str) else ast.unparse(new)
-        yield kind, place, replaced, f"({text})" if isinstance(new, compound) else text
+        yield kind, where, replaced, f"({text})" if isinstance(new, compound) else text
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "type_params"):
             continue
