@@ -377,9 +377,10 @@ def _original(file: str) -> str:
 
 @functools.cache
 def code_of(judge: str, file: str) -> str:
-    """Hash of what a judge's verdict on a mutant of a file hangs on: the judge's code, the file."""
+    """Hash of what a judge's verdict on a mutant of a file hangs on: how it judges, the file."""
     places = {"audit": ["common/audit"], "grader": ["common/grade"], "tests": tests_of(file)}
-    digest = hashlib.sha256(_original(file).encode())
+    options = {"audit": CONFIGURATIONS, "grader": TINY, "tests": ()}
+    digest = hashlib.sha256(f"{options[judge]}{_original(file)}".encode())
     for place in map(PROJECT.joinpath, places[judge]):
         for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
             digest.update(path.read_bytes())

@@ -209,7 +209,7 @@ def _of_expression(
                 if bound is not None and not isinstance(bound, ast.Constant):
                     yield "bound", bound, ast.BinOp(bound, operator, ast.Constant(1))
         case ast.Return(ast.Call(args=[first, *_]) as value) if not isinstance(first, ast.Starred):
-            yield "first argument", value, first
+            yield "argument", value, first
     if isinstance(node, ast.Return | ast.Assign) and isinstance(node.value, ast.Tuple):
         yield from _swaps(node.value, node.value.elts, lambda parts: ast.Tuple(parts, ast.Load()))
     tests = node.ifs if isinstance(node, ast.comprehension) else [getattr(node, "test", None)]
