@@ -433,11 +433,7 @@ def judge(
             entry = results.judged(mutant, name, function)
             if entry["caught"]:
                 break
-        how = (
-            f"{entry['where']}: {entry['caught']}"
-            if entry["caught"]
-            else f"SURVIVES {entry['where']}"
-        )
+        how = ": ".join(filter(None, [entry["where"], entry["caught"] or "SURVIVES"]))
         text = f"{mutant.id}, line {mutant.line}: {how}, {entry['seconds']} s"
         shown = reveal or not mutant.held_back
         print(f"{next(done)}/{len(mutants)} {text if shown else 'held back'}", flush=True)
