@@ -5,7 +5,7 @@ BIN := .venv/bin
 FAST := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart course report grade bench test coverage proof audit-table lint
+.PHONY: help setup quickstart course report grade bench test coverage proof audit-table mutants lint
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -37,7 +37,10 @@ proof: .venv/ready-test ## the slow tests: minutes to an hour
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --run-slow -n 2 --dist load
 
 audit-table: .venv/ready-test ## write reports/audit.md anew: what the audit catches
-	@$(BIN)/python tests/helpers/planted_bugs.py > reports/audit.md
+	@PYTHONPATH=.:tests $(BIN)/python -m helpers.planted_bugs > reports/audit.md
+
+mutants: .venv/ready-test ## change the code in 320 places, and see what catches it (hours)
+	@PYTHONPATH=.:tests $(BIN)/python -m helpers.mutants $(MUTANTS)
 
 lint: .venv/ready-test ## format, lint, and the order of common/'s rooms
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/lint-imports

@@ -8,7 +8,7 @@ import pytest
 
 from helpers.makers import make_picture_folder
 from helpers.pairs import TECHNIQUES, pairwise
-from helpers.planted_bugs import BUGS, PROJECT, Bug, planted, table
+from helpers.planted_bugs import BUGS, PROJECT, Bug, audited, planted, table
 from helpers.shipped import TRANSFER
 
 
@@ -21,22 +21,8 @@ def folder(tmp_path_factory):
 
 def findings(level: str, options: list[str], only: list[str] | None, folder: Path) -> list:
     """Run the audit's checks on a level, through modules that are imported here and now."""
-    import torch
-
-    torch.manual_seed(0)
-    module = importlib.import_module
-    levels, options_of = module("common.levels"), module("common.config.parser")
-    path = levels.find_level(level)
-    base = ["--data.name", "digits", "--network.weights", "none"]
-    arguments = [text.replace("{folder}", str(folder)) for text in [*base, *options]]
-    config = options_of.load_config(path / "config.yaml", arguments)
-    data = module("common.data").load_splits(config.data, 32)
-    runtime = module("common.runtime").start_runtime(config.train, config.fast)
-    run = levels.load_module(path)
-    context = module("common.audit.context").AuditContext(
-        config, run.build_network, data, runtime, run.main
-    )
-    return module("common.audit.runner").find_bugs(context, only)
+    context = audited(level, options, folder)
+    return importlib.import_module("common.audit.runner").find_bugs(context, only)
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])

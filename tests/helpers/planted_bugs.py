@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
+from helpers.mutant_report import stored_section
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -300,17 +302,24 @@ BUGS = [
 ]  # fmt: skip
 
 
-@contextlib.contextmanager
-def planted(bug: Bug | None) -> Iterator[None]:
+def planted(bug: Bug) -> contextlib.AbstractContextManager[None]:
     """Import the project anew, with the bug in it; afterwards the project is as it was."""
+    source = (PROJECT / bug.file).read_text(encoding="utf-8")
+    assert source.count(bug.old) >= 1, f"{bug.file} has no more '{bug.old}'"
+    return changed(bug.file, source.replace(bug.old, bug.new))
+
+
+@contextlib.contextmanager
+def changed(file: str, source: str) -> Iterator[None]:
+    """Import the project anew, with another source of one file; afterwards it is as it was."""
     before = {name: sys.modules.pop(name) for name in list(sys.modules) if _ours(name)}
     original = SourceFileLoader.get_code
 
     def get_code(loader: SourceFileLoader, name: str) -> object:
         path = Path(loader.get_filename(name))
-        if bug is None or path != PROJECT / bug.file:
+        if path != PROJECT / file:
             return original(loader, name)
-        return compile(_with_bug(path.read_text(encoding="utf-8"), bug), str(path), "exec")
+        return compile(source, str(path), "exec")
 
     SourceFileLoader.get_code = get_code
     importlib.invalidate_caches()
@@ -323,17 +332,30 @@ def planted(bug: Bug | None) -> Iterator[None]:
         sys.modules.update(before)
 
 
-def _with_bug(source: str, bug: Bug) -> str:
-    assert source.count(bug.old) >= 1, f"{bug.file} has no more '{bug.old}'"
-    return source.replace(bug.old, bug.new)
-
-
 def _ours(name: str) -> bool:
     return name.split(".")[0] == "common" or name.startswith("level")
 
 
+def audited(level: str, options: list[str], folder: Path) -> object:
+    """An AuditContext of a level on digits, through modules that are imported here and now."""
+    import torch
+
+    torch.manual_seed(0)
+    module = importlib.import_module
+    levels, options_of = module("common.levels"), module("common.config.parser")
+    path = levels.find_level(level)
+    base = ["--data.name", "digits", "--network.weights", "none"]
+    arguments = [text.replace("{folder}", str(folder)) for text in [*base, *options]]
+    config = options_of.load_config(path / "config.yaml", arguments)
+    data = module("common.data").load_splits(config.data, 32)
+    runtime = module("common.runtime").start_runtime(config.train, config.fast)
+    run = levels.load_module(path)
+    context = module("common.audit.context").AuditContext
+    return context(config, run.build_network, data, runtime, run.main)
+
+
 def table() -> str:
-    """reports/audit.md: each bug, where it is planted, and the check that names it."""
+    """reports/audit.md: each bug, where it is planted, the check that names it; then mutants."""
     rows = [
         f"| {bug.name}{' *' * bug.common} | `{bug.file}`, level {bug.level} | {bug.check} |"
         for bug in BUGS
@@ -353,7 +375,7 @@ def table() -> str:
             "Made by `make audit-table` from `tests/helpers/planted_bugs.py`.",
             "",
         ]
-    )
+    ) + (f"\n{mutants}" if (mutants := stored_section()) else "")
 
 
 if __name__ == "__main__":

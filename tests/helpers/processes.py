@@ -24,6 +24,15 @@ PIXEL = bytes.fromhex(  # a PNG of 1 x 1
 )
 
 
+def forkserver():
+    """What makes such processes, as multiprocessing does; the one that forks them is at work."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["helpers.preloaded"])
+    with mock.patch.dict(os.environ, PYTHONPATH=f"{HERE.parent}{os.pathsep}{HERE}"):
+        multiprocessing.forkserver.ensure_running()
+    return context
+
+
 class Started:
     """A command at work in a copy of the project; what it has printed so far is in `text()`.
 
@@ -38,11 +47,7 @@ class Started:
         self.folder = tempfile.TemporaryDirectory(prefix="printed-")
         self.files = [Path(self.folder.name) / name for name in ("out", "err")]
         facts = str(project), [str(a) for a in arguments], self.files, draws
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["helpers.preloaded"])
-        with mock.patch.dict(os.environ, PYTHONPATH=f"{HERE.parent}{os.pathsep}{HERE}"):
-            multiprocessing.forkserver.ensure_running()
-        self.process = context.Process(
+        self.process = forkserver().Process(
             target=_run, args=(*facts, {**os.environ, **environment}), daemon=True
         )
         for file in self.files:
