@@ -59,7 +59,7 @@ FUNCTIONS = {
     "common/training/progress.py": {"best_epoch", "finished", "save", "_keep_best", "load_best"}
 }
 
-# What is audited, in this order: a level and its options. The last two have what no level has on.
+# What is audited, in this order: a level and its options. The last four have what no level has on.
 DIGITS = ["--network.weights", "tiny-imagenet"]
 PICTURES = [*DIGITS, "--data.name", "folder", "--data.root", "{folder}"]
 CONFIGURATIONS = {
@@ -77,6 +77,20 @@ CONFIGURATIONS = {
         2,
         [*PICTURES, "--train.schedule", "plateau", "--train.early_stopping", "2"]
         + ["--test.tta", "flip_shifts", "--train.views", "2"],
+    ),
+    "level 2, policies": (
+        2,
+        [*PICTURES, "--augment", "[trivial_augment, {jitter: {hue: 0.1}}, rotate, cutmix]"]
+        + ["--train.schedule", "gradual", "--network.adapt_batch_norm", "60"]
+        + ["--train.optimizer", "sgd", "--train.freeze_batch_norm", "true"],
+    ),
+    "level 1, a network of its own": (
+        1,
+        [*PICTURES, "--network.weights", "none", "--network.trainable", "block2", "dense", "head"]
+        + ["--network.arch", "{cnn_small: {dropout: 0.5}}", "--train.optimizer", "adamw"]
+        + ["--augment", "[rand_augment, resized_crop, {flip: {probability: 0.3}}]"]
+        + ["--train.schedule", "{cosine: {layer_decay: 0.8, warmup: 0.2}}", "--fast", "false"]
+        + ["--train.weight_decay", "0.05", "--test.tta", "shifts"],
     ),
 }
 IMPORTED_BY = {1: (1,), 2: (2,), 3: (3, 4), 4: (4,)}  # a level's files: the levels to audit
