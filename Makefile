@@ -5,7 +5,7 @@ BIN := .venv/bin
 FAST := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart course report grade bench test coverage proof audit-table mutants lint
+.PHONY: help setup quickstart course report grade bench test coverage proof audit-table mutants margins lint
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ proof: .venv/ready-test ## the slow tests: minutes to an hour
 
 audit-table: .venv/ready-test ## write reports/audit.md anew: what the audit catches
 	@PYTHONPATH=.:tests $(BIN)/python -m helpers.planted_bugs > reports/audit.md
+
+margins: .venv/ready-test ## measure how far clean code stays from the audit's bounds (minutes)
+	@PYTHONPATH=.:tests $(BIN)/python -m helpers.margins && $(MAKE) -s audit-table
 
 mutants: .venv/ready-test ## change the code in 320 places, and see what catches it (hours)
 	@PYTHONPATH=.:tests $(BIN)/python -m helpers.mutants $(MUTANTS)

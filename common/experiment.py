@@ -127,7 +127,7 @@ class Experiment:
         """
         if self.processes.first:
             if self.config.audit:
-                main = levels.load_function(self.levels / self.level, "main")
+                main = getattr(levels.load_module(self.levels / self.level), "main", None)
                 audit(AuditContext(self.config, build_network, self.data, self.runtime, main))
             self._begin()
         self.processes.barrier()

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import patch
 
 import torch
@@ -24,6 +23,7 @@ from common.data import ImageSet, Splits
 from common.evaluation import Results
 from common.models import StagedNetwork
 from common.models.adapt import STATISTICS, pictures_to_adapt
+from common.models.weights import weights_file
 from common.runtime.distributed import ALONE
 from common.training import checkpoint
 from common.utils import paths
@@ -44,16 +44,14 @@ class Silent(logging.NullHandler):
 
 
 class Watched(ImageSet):
-    """The test pictures, and whether they were read outside `evaluate`."""
+    """The test pictures, which note when they are read."""
 
-    touched: list[str]
-    allowed: SimpleNamespace
+    seam: "Seam"
 
     def __getattribute__(self, name: str) -> object:
         if name in ("rows", "labels", "images", "subset"):
-            get = object.__getattribute__
-            if not get(self, "allowed").now:
-                get(self, "touched").append(name)
+            seam = object.__getattribute__(self, "seam")
+            seam.touched.add(seam.moment)
         return super().__getattribute__(name)
 
     def __len__(self) -> int:
@@ -65,30 +63,33 @@ class Seam:
     """What was seen between the parts of a run.
 
     Attributes:
-        start: the network's tensors when training begins; other moments: its digest.
+        start: the network's tensors when training begins.
+        digests: of the network, by the moment after which it was taken.
         given: the data of each call.
+        moment: where the run is; touched: when the test pictures were read.
     """
 
     start: dict[str, Tensor] = field(default_factory=dict)
     adapted: int = 0
-    moments: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
     given: dict[str, Splits] = field(default_factory=dict)
+    parts: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     results: Results | None = None
     written: object = None
     metrics: dict | None = None
-    touched: list[str] = field(default_factory=list)
+    moment: str = "before training"
+    touched: set[str] = field(default_factory=set)
 
 
 def run_whole(
     context: AuditContext, config: LevelConfig, start: dict | None = None, only_start: bool = False
 ) -> Seam:
     """The level's main with this config; `start` is what the level that it starts from left."""
-    seam, allowed, names = Seam(), SimpleNamespace(now=False), context.main.__globals__
+    seam, names = Seam(), context.main.__globals__
     test = context.data.test
     watched = Watched(test.source, test.rows, test.labels, test.classes, test.names)
-    for name, value in (("allowed", allowed), ("touched", seam.touched)):
-        object.__setattr__(watched, name, value)
+    object.__setattr__(watched, "seam", seam)
     data = replace(context.data, test=watched)
 
     def fit(network: StagedNetwork, data: Splits, *rest: object) -> list[dict]:
@@ -97,29 +98,32 @@ def run_whole(
         seam.start = copy.deepcopy(network.state_dict())
         if only_start:
             raise Stop
-        history = names_before["fit"](network, data, *rest)
-        seam.moments["after training"] = checkpoint.digest(network.state_dict())
+        seam.moment = "in training"
+        history = before["fit"](network, data, *rest)
+        seam.moment = "after training"
+        seam.digests["training"] = checkpoint.digest(network.state_dict())
         return history
 
     def evaluate(network: StagedNetwork, data: Splits, *rest: object) -> Results:
         seam.calls.append("evaluate")
         seam.given["evaluate"] = data
-        seam.moments["before test"] = checkpoint.digest(network.state_dict())
-        allowed.now = True
-        seam.results = names_before["evaluate"](network, data, *rest)
-        allowed.now = False
-        seam.moments["after test"] = checkpoint.digest(network.state_dict())
+        seam.digests["what came before the test"] = checkpoint.digest(network.state_dict())
+        seam.moment = "in evaluate"
+        seam.results = before["evaluate"](network, data, *rest)
+        seam.moment = "after evaluate"
+        seam.digests["the test"] = checkpoint.digest(network.state_dict())
         return seam.results
 
-    names_before = {name: names[name] for name in ("fit", "evaluate") if name in names}
+    before = {name: names[name] for name in ("fit", "evaluate") if name in names}
+    seam.parts = [*before]
     ours = {"fit": fit, "evaluate": evaluate}
     with _apart(context, data, config, start, seam):
-        names.update({name: ours[name] for name in names_before})
+        names.update({name: ours[name] for name in before})
         try:
             with contextlib.suppress(Stop):
                 seam.metrics = context.main(config)
         finally:
-            names.update(names_before)
+            names.update(before)
     return seam
 
 
@@ -134,7 +138,7 @@ def _apart(
     experiment, report = sys.modules[Experiment.__module__], Experiment.report
 
     def reported(run: object, network: StagedNetwork, *rest: object) -> dict:
-        seam.moments["at the report"] = checkpoint.digest(network.state_dict())
+        seam.digests["what came before the report"] = checkpoint.digest(network.state_dict())
         return report(run, network, *rest)
 
     def written(run: object, *_: object) -> None:
@@ -199,42 +203,47 @@ def left_by_the_level_before(context: AuditContext) -> dict | None:
 def whole(context: AuditContext) -> Seam:
     """A run of the level's main, which several checks look at."""
     if context.main is None:
-        raise ValueError("no main was given")
+        return Seam()
     return run_whole(context, _config(context), context.once(left_by_the_level_before))
 
 
 @check("main trains, then tests", "a run.py that leaves out a part, or gives it other data")
 def trains_then_tests(context: AuditContext) -> Seen:
     seam, wrong = context.once(whole), []
-    if seam.calls != ["fit", "evaluate"]:
+    if seam.calls != seam.parts:
         wrong.append(f"called {', '.join(seam.calls) or 'neither'}")
     for name, data in seam.given.items():
         if not isinstance(data.test, Watched) or data.train is not seam.given["fit"].train:
             wrong.append(f"{name} got other data than the run's")
-    moments = list(seam.moments.items())
-    for (_, before), (moment, after) in pairwise(moments):
+    for (_, before), (moment, after) in pairwise(seam.digests.items()):
         if before != after:
-            wrong.append(f"the network changed {moment}")
+            wrong.append(f"the network was changed by {moment}")
     expected = "fit, then evaluate, on the run's own data, and nothing moved in between"
-    return not wrong, expected, ", ".join(wrong) or "that"
+    return not wrong, expected, ", ".join(wrong) or _seen(seam, "fit", "evaluate")
 
 
 @check("test is never read in training", "the epoch, or anything else, chosen on the test set")
 def test_untouched(context: AuditContext) -> Seen:
-    touched = context.once(whole).touched
-    seen = f"test pictures read ({', '.join(sorted(set(touched)))})" if touched else "that"
-    return not touched, "nothing but evaluate reads the test pictures", seen
+    seam = context.once(whole)
+    early = seam.touched & {"before training", "in training", "after evaluate"}
+    seen = f"read {' and '.join(sorted(early))}" if early else _seen(seam, "fit")
+    return not early, "test pictures that are read once, after training", seen
 
 
 @check("what is reported was computed", "figures of other pictures, of another pass, or made up")
 def reported_as_computed(context: AuditContext) -> Seen:
-    wrong = [*_wrong_figures(context.once(whole))]
-    return not wrong, "the figures of evaluate's own logits", ", ".join(wrong) or "the same"
+    seam = context.once(whole)
+    wrong = [*_wrong_figures(seam)] if "evaluate" in seam.parts else []
+    expected = "the figures of evaluate's own logits"
+    return not wrong, expected, ", ".join(wrong) or _seen(seam, "evaluate")
 
 
 @check("the run starts as configured", "another start than the weights, start_from or the seed say")
 def starts_as_configured(context: AuditContext) -> Seen:
     seam, before = context.once(whole), context.once(left_by_the_level_before)
+    expected = "the weights of the file or of the level before, the rest by the seed"
+    if "fit" not in seam.parts:
+        return True, expected, _seen(seam, "fit")
     wrong = [*_wrong_start(context, seam, before)]
     loaded = {k for k in before["network"] if k in seam.start} if before else set()
     if context.config.network.new_head:
@@ -245,8 +254,13 @@ def starts_as_configured(context: AuditContext) -> Seen:
         other = run_whole(context, config, before, only_start=True).start
         if all(torch.equal(seam.start[key], other[key]) for key in drawn) != same:
             wrong.append("the same seed starts otherwise" if same else "another seed starts alike")
-    expected = "the weights of the file or of the level before, the rest by the seed"
     return not wrong, expected, ", ".join(wrong) or "that"
+
+
+def _seen(seam: Seam, *parts: str) -> str:
+    """That all was well; or what of a run.py of another build could not be looked at."""
+    lacking = [part for part in parts if part not in seam.parts]
+    return f"not looked at: run.py has no main with {', '.join(lacking)}" if lacking else "that"
 
 
 def _wrong_figures(seam: Seam) -> Iterator[str]:
@@ -283,7 +297,7 @@ def _wrong_start(context: AuditContext, seam: Seam, before: dict | None) -> Iter
     if seam.adapted != count:
         yield f"batch norm adapted on {seam.adapted} pictures, not {count}"
     own = context.network().state_dict()
-    for key, value in own.items():
+    for key, value in own.items() if weights_file(config) else ():
         statistic = key.startswith("stages.") and key.endswith(STATISTICS)
         same = torch.equal(seam.start[key], value)
         if key.startswith("stages.") and not (statistic and count) and not same:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
-from helpers.mutant_report import stored_section
-
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -355,7 +353,13 @@ def audited(level: str, options: list[str], folder: Path) -> object:
 
 
 def table() -> str:
-    """reports/audit.md: each bug, where it is planted, the check that names it; then mutants."""
+    """reports/audit.md: each bug, where it is planted, the check that names it; then mutants, and
+    the checks' margins.
+    """
+    from helpers import margins as margins_of
+    from helpers import mutant_report
+
+    mutants, margins = mutant_report.stored_section(), margins_of.stored_section()
     rows = [
         f"| {bug.name}{' *' * bug.common} | `{bug.file}`, level {bug.level} | {bug.check} |"
         for bug in BUGS
@@ -375,7 +379,7 @@ def table() -> str:
             "Made by `make audit-table` from `tests/helpers/planted_bugs.py`.",
             "",
         ]
-    ) + (f"\n{mutants}" if (mutants := stored_section()) else "")
+    ) + "".join(f"\n{part}" for part in (mutants, margins) if part)
 
 
 if __name__ == "__main__":
