@@ -29,14 +29,13 @@ from common.training.progress import (
     best_epoch,
     check_resumable,
     check_unfinished,
-    clear_drafts,
     resumed,
 )
 from common.training.schedules import build_schedule
 from common.utils import paths
 from common.utils.download import fetch
 from common.utils.errors import NoNetwork, UserError, nearest
-from common.utils.files import check_writable
+from common.utils.files import check_writable, clear_drafts, write_whole
 from common.utils.paths import reports_folder, run_name, runs_folder
 
 log = logging.getLogger("rungs")
@@ -86,6 +85,8 @@ class Experiment:
         check_writable(self.reports, "make it writable, or choose another with --reports")
         guards.lock(self.folder)
         clear_drafts(self.folder)
+        for leftover in self.folder.glob("*.features"):  # of use to a run at work alone
+            leftover.unlink()
         if config.resume:
             check_resumable(self.folder, config, self.data)
         else:
@@ -133,8 +134,7 @@ class Experiment:
 
     def _begin(self) -> None:
         """Write the settings, and from now on the log; until here nothing of the folder changed."""
-        settings = yaml_files.write(self.config.settings())
-        (self.folder / "config.yaml").write_text(settings, encoding="utf-8")
+        write_whole(self.folder / "config.yaml", yaml_files.write(self.config.settings()))
         self.logbook.begin()
         self.begun = True
 
