@@ -1,0 +1,190 @@
+"""A run that is stopped at each point at which it writes, or finds no room there, loses nothing."""
+
+import json
+import shutil
+
+import pytest
+
+from common.config import yaml_files
+from common.reports.store import Reports
+from common.training import checkpoint
+from common.utils.files import read_json, read_npz
+from common.verify_resume import CLOCK, outcome
+from helpers.faults import OTHERS
+from helpers.makers import make_picture_folder
+from helpers.processes import Started
+from helpers.projects import NAMES, PROJECT, copy_project, python
+
+SCRIPT, NAME = f"{NAMES[0]}/run.py", f"{NAMES[0]}-seed1"
+FOLDER, REPORTS = f"runs/digits/{NAME}", "runs/digits/reports"
+TINY = ["--offline", "--network.arch=mlp", "--network.weights=none", "--network.image_size=32"]
+TINY += ["--train.epochs=3", "--train.batch_size=8", "--train.ema=0.9", "--train.threads=1"]
+TINY += ["--audit=false", "--seed=1"]
+DIGITS = [*TINY, "--data.name=digits", "--data.limit=60"]
+PARTS = 6  # of the points, for as many tests to be shared by processes
+
+
+class Faulty:
+    """A run in a project of its own; its points, and what it leaves when nothing stops it.
+
+    Args:
+        place: an empty folder.
+        options: of the run.
+        before: of a run that is finished when it begins; None: there was none.
+    """
+
+    def __init__(self, place, options=DIGITS, before=None):
+        self.place, self.options = place, options
+        self.project, self.before = copy_project(place / "project"), place / "before"
+        if before:
+            python(SCRIPT, *options, *before, cwd=self.project)
+        for name in ("runs", "data"):
+            (self.project / name).mkdir(exist_ok=True)
+            shutil.copytree(self.project / name, self.before / name)
+        self.run("count", 0)
+        lines = (place / "marks").read_text().splitlines()
+        self.points = [tuple(line.split(": ")) for line in lines]
+
+    def numbers(self, *points):
+        """Of these points, what and file, the last of each kind; they count from 1."""
+        count = len(self.points)
+        return [count - self.points[::-1].index(point) for point in points]
+
+    def run(self, how, number):
+        """Its exit status and what it complained of, after starting from what was there before."""
+        for name in ("runs", "data"):
+            shutil.rmtree(self.project / name, ignore_errors=True)
+            shutil.copytree(self.before / name, self.project / name)
+        script = PROJECT / "tests/helpers/faults.py", self.place / "marks", how, number
+        run = Started(self.project, *script, SCRIPT, *self.options)
+        return run.wait(), run.text()[1]
+
+    def go_on(self, resume=True):
+        """Resume, or give the same command again where there is nothing to go on with."""
+        run = Started(self.project, SCRIPT, *self.options, *["--resume"] * resume)
+        status, complaints = run.wait(), run.text()[1]
+        if status == 2 and "made with other train.lr" in complaints:  # by the one before
+            return self.go_on(resume=False)
+        assert status == 0 and "Traceback" not in complaints, complaints
+
+
+def files(project):
+    """All that runs left, by name; but __pycache__."""
+    found = (path for name in ("runs", "data") for path in (project / name).rglob("*"))
+    return {str(path.relative_to(project)): path for path in found if path.is_file()}
+
+
+def left(project):
+    """What must be the same: which files there are, and all in them but times and --resume."""
+
+    def timeless(history):
+        return [{k: v for k, v in epoch.items() if k not in CLOCK} for epoch in history]
+
+    found = {"names": sorted(files(project)), **outcome(reported(project), NAME)}
+    found["history"] = timeless(json.loads((project / FOLDER / "history.json").read_text()))
+    for name in ("last.pt", "last.previous.pt"):
+        content = checkpoint.load(project / FOLDER / name)
+        content["history"] = timeless(content["history"])
+        del content["settings"]["resume"]
+        found[name] = checkpoint.digest(content)
+    found["config.yaml"] = yaml_files.read(project / FOLDER / "config.yaml") | {"resume": None}
+    for name, path in files(project).items():
+        if path.suffix in (".npz", ".png"):
+            found[name] = path.read_bytes()
+    return found
+
+
+def reported(project):
+    """The project as `outcome` takes it, its reports in a folder of that name."""
+    if not (project / "reports").exists():
+        (project / "reports").symlink_to(project / REPORTS)
+    return project
+
+
+def check_readable(project):
+    """Whatever is there, but drafts and the log, is whole."""
+    readers = {".pt": checkpoint.load, ".json": read_json, ".npz": read_npz}
+    for path in files(project).values():
+        if path.suffix in readers:
+            readers[path.suffix](path)
+    assert Reports.read(project / REPORTS).damaged == []
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    faulty = Faulty(tmp_path_factory.mktemp("fresh"))
+    faulty.left = left(faulty.project)
+    return faulty
+
+
+@pytest.fixture(scope="module")
+def again(tmp_path_factory):
+    """Where the same level's run of another config was finished."""
+    faulty = Faulty(tmp_path_factory.mktemp("again"), before=["--train.lr=0.1"])
+    faulty.left = left(faulty.project)
+    return faulty
+
+
+def kill(faulty, number):
+    """At this point; then go on, to the same end."""
+    what, file = faulty.points[number - 1]
+    status, complaints = faulty.run("kill", number)
+    assert status == -9, (what, file, complaints)
+    check_readable(faulty.project)
+    trained = file.startswith(REPORTS)
+    faulty.go_on(resume=not trained or number % 2 == 0)
+    assert left(faulty.project) == faulty.left, (what, file)
+
+
+def fill(faulty, number):
+    """No room from this point on is one line; with room again, it goes on to the same end."""
+    what, file = faulty.points[number - 1]
+    status, complaints = faulty.run("full", number)
+    assert status == 2 and complaints.startswith("error: "), (what, file, complaints)
+    assert complaints.count("\n") == 1 and "make" in complaints, complaints
+    check_readable(faulty.project)
+    assert not [name for name in files(faulty.project) if name.endswith(".part")]
+    if faulty.before.joinpath(REPORTS).exists():
+        assert Reports.read(faulty.project / REPORTS).runs, "the old report, or the new"
+    faulty.go_on()
+    assert left(faulty.project) == faulty.left, (what, file)
+
+
+def test_all_files_are_written_in_one_place(fresh):
+    ways = {what for what, _ in fresh.points}
+    assert ways == {"begun", "half", "whole", "synced", "in place", "to be kept", "to be removed"}
+    placed = {file for what, file in fresh.points if what == "in place"}
+    beside = {f"{FOLDER}/{name}" for name in (*OTHERS, "last.previous.pt")}
+    assert placed | beside == set(fresh.left["names"])
+    accuracies = [epoch["val_accuracy"] for epoch in fresh.left["history"]]
+    assert accuracies.index(max(accuracies)) == 1, "neither the first nor the last epoch"
+
+
+def test_killed_as_it_writes_it_goes_on_to_the_same_end(fresh):
+    last, metrics = f"{FOLDER}/last.pt", f"{REPORTS}/{NAME}/metrics.json"
+    points = ("half", last), ("to be kept", f"{FOLDER}/last.previous.pt"), ("in place", last)
+    for number in fresh.numbers(*points, ("synced", metrics)):
+        kill(fresh, number)
+
+
+def test_a_disk_that_fills_as_it_writes_is_one_line_and_nothing_is_lost(again):
+    points = ("half", f"{FOLDER}/best.pt"), ("begun", f"{REPORTS}/{NAME}/metrics.json")
+    for number in again.numbers(*points):
+        fill(again, number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("before", ["fresh", "again"])
+def test_killed_at_any_point_it_goes_on_to_the_same_end(before, part, request):
+    faulty = request.getfixturevalue(before)
+    for number in range(1 + part, len(faulty.points) + 1, PARTS):
+        kill(faulty, number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_disk_that_fills_at_any_point_is_one_line_and_nothing_is_lost(again, part):
+    numbers = [n for n, (what, _) in enumerate(again.points, 1) if what in ("begun", "half")]
+    for number in numbers[part::PARTS]:
+        fill(again, number)
