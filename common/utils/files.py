@@ -152,7 +152,7 @@ def clear_drafts(folder: Path) -> None:
     """Remove what processes that were stopped had begun to write."""
     for draft in folder.glob(".*.part"):
         pid = draft.name.split(".")[-2]
-        if not (pid.isdecimal() and psutil.pid_exists(int(pid))):
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
             draft.unlink(missing_ok=True)
 
 

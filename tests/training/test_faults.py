@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -102,10 +103,10 @@ def reported(project):
 
 
 def check_readable(project):
-    """Whatever is there, but drafts and the log, is whole."""
+    """Whatever runs left there, but drafts and the log, is whole."""
     readers = {".pt": checkpoint.load, ".json": read_json, ".npz": read_npz}
-    for path in files(project).values():
-        if path.suffix in readers:
+    for name, path in files(project).items():
+        if path.suffix in readers and name.startswith("runs/"):
             readers[path.suffix](path)
     assert Reports.read(project / REPORTS).damaged == []
 
@@ -121,6 +122,17 @@ def fresh(tmp_path_factory):
 def again(tmp_path_factory):
     """Where the same level's run of another config was finished."""
     faulty = Faulty(tmp_path_factory.mktemp("again"), before=["--train.lr=0.1"])
+    faulty.left = left(faulty.project)
+    return faulty
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A run on a folder of pictures, which are decoded into a cache."""
+    place = tmp_path_factory.mktemp("pictures")
+    root = make_picture_folder(place / "root", per_class=24, size=(32, 32))
+    options = "--data.name=folder", f"--data.root={root}", "--data.title=digits"
+    faulty = Faulty(place, [*TINY, *options])
     faulty.left = left(faulty.project)
     return faulty
 
@@ -171,6 +183,14 @@ def test_a_disk_that_fills_as_it_writes_is_one_line_and_nothing_is_lost(again):
     points = ("half", f"{FOLDER}/best.pt"), ("begun", f"{REPORTS}/{NAME}/metrics.json")
     for number in again.numbers(*points):
         fill(again, number)
+
+
+@pytest.mark.slow
+def test_killed_as_it_keeps_decoded_pictures_it_starts_again(pictures):
+    numbers = [n for n, (_, file) in enumerate(pictures.points, 1) if file.startswith("data/")]
+    assert {Path(pictures.points[n - 1][1]).suffix for n in numbers} == {".npy", ".json"}
+    for number in numbers:
+        kill(pictures, number)
 
 
 @pytest.mark.slow
