@@ -37,6 +37,7 @@ from common.utils.download import fetch
 from common.utils.errors import NoNetwork, UserError, nearest
 from common.utils.files import check_writable, clear_drafts, write_whole
 from common.utils.paths import reports_folder, run_name, runs_folder
+from common.utils.processes import restarted
 
 log = logging.getLogger("rungs")
 
@@ -71,6 +72,8 @@ class Experiment:
         self.name = run_name(self.level, config.stem, config.seed)
         self.folder = runs_folder(self.data.title) / self.name
         self.reports = reports_folder(config.reports, self.data.title)
+        if self.processes.broadcast_object(restarted(self.folder / "last.pt")):
+            config.resume = True
         self.begun = False
         self.adapting = 0.0  # seconds
         if self.processes.first:
@@ -335,6 +338,8 @@ def check_unfinished_runs(runs: list[tuple[Path, LevelConfig]]) -> None:
         for seed in config.seeds or [config.seed]:
             folder = runs_folder(splits.title_of(config.data))
             folder /= run_name(level.name, config.stem, seed)
+            if restarted(folder / "last.pt"):  # the run that it goes on with
+                continue
             try:
                 check_unfinished(folder, config.with_seed(seed))
             except UserError:
