@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, read without unpickling, refused if they do not fit."""
 
+import errno
 import hashlib
 import io
 import textwrap
@@ -96,6 +97,8 @@ def load(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise Damaged(f"{path}: {error.strerror}; {_instead(path)}") from error
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     try:
         with warnings.catch_warnings(action="ignore"):  # of a damaged file, which is refused
