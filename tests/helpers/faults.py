@@ -5,12 +5,14 @@
 Its points are counted where files are written, in common/utils/files.py, by what that asks of the
 system: so files that are yet to be thought of are stopped at, too. HOW is `count` (each point is
 noted in the file MARKS, a line each, and whatever writes a file in another way), `kill` (at the
-point of this NUMBER), or `full` (from there on the disk has no room).
+point of this NUMBER), `full` (from there on the disk has no room), or `gone` (somebody deletes the
+file's folder there).
 """
 
 import errno
 import os
 import runpy
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -44,6 +46,8 @@ class Points:
             self.note(what, file)
         elif self.how == "kill" and self.count == self.number:
             os.kill(os.getpid(), signal.SIGKILL)
+        elif self.how == "gone" and self.count == self.number:
+            shutil.rmtree(os.path.dirname(file))
         elif self.how == "full" and self.count >= self.number and what in NEEDS_ROOM:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
 

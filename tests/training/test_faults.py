@@ -1,6 +1,7 @@
 """A run that is stopped at each point at which it writes, or finds no room there, loses nothing."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -162,6 +163,17 @@ def fill(faulty, number):
     assert left(faulty.project) == faulty.left, (what, file)
 
 
+def delete(faulty, number):
+    """The folder of the file that is written: one line at most, and it can be run again."""
+    what, file = faulty.points[number - 1]
+    status, complaints = faulty.run("gone", number)
+    assert status in (0, 2) and complaints.count("\n") == (status == 2), (what, file, complaints)
+    assert complaints == "" or complaints.startswith("error: ")
+    faulty.go_on()
+    assert left(faulty.project) == faulty.left, (what, file)
+    return complaints
+
+
 def test_all_files_are_written_in_one_place(fresh):
     ways = {what for what, _ in fresh.points}
     assert ways == {"begun", "half", "whole", "synced", "in place", "to be kept", "to be removed"}
@@ -183,6 +195,49 @@ def test_a_disk_that_fills_as_it_writes_is_one_line_and_nothing_is_lost(again):
     points = ("half", f"{FOLDER}/best.pt"), ("begun", f"{REPORTS}/{NAME}/metrics.json")
     for number in again.numbers(*points):
         fill(again, number)
+
+
+def test_a_folder_deleted_under_the_run_is_one_line(fresh):
+    last, metrics = f"{FOLDER}/last.pt", f"{REPORTS}/{NAME}/metrics.json"
+    of_run, of_report = fresh.numbers(("begun", last), ("synced", metrics))
+    assert f"{NAME}: this folder is gone, and with it what the run had" in delete(fresh, of_run)
+    assert "No such file or directory; see what is there" in delete(fresh, of_report)
+
+
+BACK = """
+import runpy, sys, time
+now = time.time()
+def back():
+    global now
+    now -= 3600
+    return now
+time.time, time.time_ns = back, lambda: int(1e9 * back())
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_clock_that_goes_back_changes_nothing(fresh, tmp_path):
+    """Durations are those of another clock, which does not; and files of tomorrow are as good."""
+    (number,) = fresh.numbers(("to be kept", f"{FOLDER}/last.previous.pt"))
+    assert fresh.run("kill", number)[0] == -9
+    for path in files(fresh.project).values():
+        tomorrow = path.stat().st_mtime + 24 * 3600
+        os.utime(path, (tomorrow, tomorrow))
+    (tmp_path / "back.py").write_text(BACK)
+    python(tmp_path / "back.py", SCRIPT, *fresh.options, "--resume", cwd=fresh.project)
+    assert left(fresh.project) == fresh.left
+    report = fresh.project / REPORTS / NAME
+    metrics, history = (read_json(report / f"{name}.json") for name in ("metrics", "history"))
+    seconds = [metrics["seconds"], *metrics["detail"]["seconds"].values()]
+    assert all(0 < took < 600 for took in [*seconds, *(epoch["seconds"] for epoch in history)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_folder_deleted_at_any_point_is_one_line_at_most(fresh, part):
+    for number in range(1 + part, len(fresh.points) + 1, PARTS):
+        delete(fresh, number)
 
 
 @pytest.mark.slow
