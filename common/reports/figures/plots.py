@@ -2,14 +2,13 @@
 
 One visual language: Okabe and Ito's colours, which colour-blind readers tell apart; every line
 also has its own marker and dash, so that it survives a grey printer. A Figure is made directly,
-without pyplot's global state, and written by `save`.
+without pyplot's global state, and made a file by `png`.
 """
 
 import io
 import math
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -23,7 +22,6 @@ from scipy.spatial.distance import squareform
 from sklearn import metrics
 
 from common.reports.text import points
-from common.utils.files import write_whole
 
 # Okabe & Ito, "Color Universal Design", 2008
 BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#595959"
@@ -67,11 +65,6 @@ def png(figure: Figure) -> bytes:
         colours = image.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=0)
         colours.save(content, "PNG", optimize=True)
     return content.getvalue()
-
-
-def save(figure: Figure, file: Path) -> None:
-    """Write a figure as `png` makes it."""
-    write_whole(file, png(figure))
 
 
 @matplotlib.rc_context(STYLE)
