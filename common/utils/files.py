@@ -59,7 +59,7 @@ def read_npz(file: Path) -> dict[str, np.ndarray]:
                 raise ValueError("it unpacks to more than a report holds")
             return {name.removesuffix(".npy"): _array(archive, name) for name in archive.namelist()}
     except Exception as error:  # a damaged file fails in a dozen ways
-        reason = error.strerror if isinstance(error, OSError) else line(error)
+        reason = getattr(error, "strerror", None) or line(error)
         raise UserError(f"{file.parent.name}/{file.name}: unreadable ({reason})") from error
 
 
