@@ -17,7 +17,9 @@ import signal
 import sys
 from pathlib import Path
 
-OTHERS = "log.txt", "lock"  # one is added to line by line, the other is empty but for a number
+# One is added to line by line, the other is empty but for a number; TensorBoard's files, where they
+# are asked for, are its own.
+OTHERS = "log.txt", "lock"
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 NEEDS_ROOM = "begun", "half"
 
