@@ -29,15 +29,15 @@ from common.training.progress import (
     best_epoch,
     check_resumable,
     check_unfinished,
-    clear_drafts,
     resumed,
 )
 from common.training.schedules import build_schedule
 from common.utils import paths
 from common.utils.download import fetch
 from common.utils.errors import NoNetwork, UserError, nearest
-from common.utils.files import check_writable
+from common.utils.files import check_writable, clear_drafts, write_whole
 from common.utils.paths import reports_folder, run_name, runs_folder
+from common.utils.processes import restarted
 
 log = logging.getLogger("rungs")
 
@@ -72,6 +72,8 @@ class Experiment:
         self.name = run_name(self.level, config.stem, config.seed)
         self.folder = runs_folder(self.data.title) / self.name
         self.reports = reports_folder(config.reports, self.data.title)
+        if self.processes.broadcast_object(restarted(self.folder / "last.pt")):
+            config.resume = True
         self.begun = False
         self.adapting = 0.0  # seconds
         if self.processes.first:
@@ -86,6 +88,8 @@ class Experiment:
         check_writable(self.reports, "make it writable, or choose another with --reports")
         guards.lock(self.folder)
         clear_drafts(self.folder)
+        for leftover in self.folder.glob("*.features"):  # of use to a run at work alone
+            leftover.unlink()
         if config.resume:
             check_resumable(self.folder, config, self.data)
         else:
@@ -134,8 +138,7 @@ class Experiment:
 
     def _begin(self) -> None:
         """Write the settings, and from now on the log; until here nothing of the folder changed."""
-        settings = yaml_files.write(self.config.settings())
-        (self.folder / "config.yaml").write_text(settings, encoding="utf-8")
+        write_whole(self.folder / "config.yaml", yaml_files.write(self.config.settings()))
         self.logbook.begin()
         self.begun = True
 
@@ -336,6 +339,8 @@ def check_unfinished_runs(runs: list[tuple[Path, LevelConfig]]) -> None:
         for seed in config.seeds or [config.seed]:
             folder = runs_folder(splits.title_of(config.data))
             folder /= run_name(level.name, config.stem, seed)
+            if restarted(folder / "last.pt"):  # the run that it goes on with
+                continue
             try:
                 check_unfinished(folder, config.with_seed(seed))
             except UserError:

@@ -40,6 +40,7 @@ def main() -> None:
     from common.models import Trunk
     from common.reports.figures import charts, plots
     from common.training import Trainer
+    from common.utils.files import write_whole
 
     config.train.schedule, config.audit, config.resume = "constant", False, False
     config.train.head_lr = None  # one rate for all
@@ -51,7 +52,7 @@ def main() -> None:
     rates, losses = sweep(Trainer(network, run.data, config, Trunk(network, run.runtime)), config)
     rate = suggest(rates, losses)
     place = run.folder / "find_lr.png"
-    plots.save(charts.learning_rates(rates, losses, rate, configured), place)
+    write_whole(place, plots.png(charts.learning_rates(rates, losses, rate, configured)))
     log.info("a rate to try: %.1e (the config has %.1e); curve: %s", rate, configured, place)
 
 

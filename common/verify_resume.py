@@ -44,7 +44,7 @@ def verify(level: Path, config: LevelConfig, arguments: list[str]) -> None:
         arguments: options of its run.py.
     Raises:
         UserError: a run that cannot be.
-        NotTheSame: weights, history, figures or predictions differ.
+        NotTheSame: weights, history, figures, predictions or the last state differ.
     """
     if config.train.epochs < 2:
         raise UserError("--verify-resume: a run is killed between two epochs; --train.epochs 2")
@@ -77,8 +77,12 @@ def copied(place: Path, name: str) -> Path:
 
 
 def outcome(project: Path, name: str) -> dict[str, str]:
-    """What a run has left, less its times: a SHA-256 each of weights and reported figures."""
+    """What a run has left, less its times: a SHA-256 each of weights and reported figures.
+
+    And of the state of training at its end: not all of it need have touched the others by then.
+    """
     (best,) = project.glob(f"runs/*/{name}/best.pt")
+    last = checkpoint.load(best.with_name("last.pt"))
     report = project / "reports" / name
     metrics, history = (
         json.loads((report / f"{kind}.json").read_text("utf-8")) for kind in ("metrics", "history")
@@ -91,6 +95,7 @@ def outcome(project: Path, name: str) -> dict[str, str]:
         "history": [{k: v for k, v in epoch.items() if k not in CLOCK} for epoch in history],
         "figures": figures,
         "predictions": {name: values.tobytes() for name, values in arrays.items()},
+        "state": {key: last[key] for key in ("network", "optimizer", "scaler", "ema")},
     }
     return {what: checkpoint.digest(values) for what, values in found.items()}
 

@@ -16,7 +16,7 @@ from common.models import input_size
 from common.reports.figures import charts, plots
 from common.runtime import provenance, start_runtime
 from common.utils import paths
-from common.utils.files import check_writable
+from common.utils.files import check_writable, write_together
 from common.utils.paths import expanded
 from common.utils.processes import run_measured
 
@@ -163,7 +163,7 @@ def measure(options: list[str], quick: bool) -> None:
         report["growth"] = {"level": middle.name, **bench.growth(middle, size, quick)}
     stem = "bench_gpu" if gpu else "bench"
     text = json.dumps(report, indent=2, ensure_ascii=False)
-    (place / f"{stem}.json").write_text(text + "\n", encoding="utf-8")
-    (place / f"{stem}.md").write_text(page.page(report, f"{stem}.png"), encoding="utf-8")
-    plots.save(charts.speed(report), place / f"{stem}.png")
+    page_text, picture = page.page(report, f"{stem}.png"), plots.png(charts.speed(report))
+    files = {".json": text + "\n", ".md": page_text, ".png": picture}
+    write_together({place / f"{stem}{suffix}": content for suffix, content in files.items()})
     log.info("%s", place / f"{stem}.md")

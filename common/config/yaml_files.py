@@ -8,6 +8,8 @@ import yaml
 
 from common.utils.errors import UserError
 
+LONGEST = 2**20  # bytes of a config
+
 
 def read(file: Path) -> dict[str, Any]:
     """A config's mapping of keys to values.
@@ -16,6 +18,8 @@ def read(file: Path) -> dict[str, Any]:
         UserError: a file that cannot be read, is no YAML or no mapping, or has a key twice.
     """
     try:
+        if (size := file.stat().st_size) > LONGEST:
+            raise UserError(f"{file}: {size / 2**20:,.0f} MiB are too much for a config")
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise UserError(f"{file}: cannot read this config ({error.strerror})") from error

@@ -22,7 +22,7 @@ from common.config import DataConfig
 from common.data.decode import common_size, decode, workers
 from common.data.pictures import Pictures, all_of
 from common.utils.errors import UserError
-from common.utils.files import drafted, file_hash, write_whole
+from common.utils.files import clear_drafts, drafted, file_hash, read_bytes, write_whole
 from common.utils.paths import expanded, is_text
 
 log = logging.getLogger("rungs")
@@ -63,6 +63,7 @@ def read_folder(config: DataConfig, cache: Path, image_size: int) -> Pictures:
     if pixels is None:
         try:
             cache.mkdir(parents=True, exist_ok=True)
+            clear_drafts(cache)
             with workers(len(files)) as pool:
                 common = common_size(pool, root, paths)
             size = config.stored_size or common or image_size
@@ -164,7 +165,7 @@ def _check_classes(root: Path, paths: list[str], classes: tuple[str, ...]) -> No
 def _read_facts(file: Path) -> dict:
     """What was found when the pictures were decoded; where it is missing or damaged, nothing."""
     try:
-        digest, _, text = file.read_text(encoding="utf-8").partition("\n")
+        digest, _, text = read_bytes(file).decode("utf-8").partition("\n")
         if digest == _text_digest(text):
             return json.loads(text)
     except (OSError, ValueError):

@@ -101,7 +101,7 @@ def _predict(files: list[Path], answers: "Answers", sheet: Path) -> None:
         columns[level] = (None if maps[0] is None else np.stack(maps), lines)
     names = [shown(file.name) for file in files[: len(seen)]]
     try:
-        plots.save(galleries.side_by_side(np.stack(seen), names, columns), sheet)
+        sheet.write_bytes(plots.png(galleries.side_by_side(np.stack(seen), names, columns)))
     except OSError as error:
         raise UserError(f"--output: cannot write {sheet} ({error.strerror})") from error
     print(sheet)

@@ -21,6 +21,7 @@ from common.reports.store import Reports
 from common.reports.summary import bare_network
 from common.reports.text import Table, duration, gain_cells, percent, span, table_of
 from common.runtime import command
+from common.utils.files import write_together
 
 log = logging.getLogger("rungs")
 
@@ -99,9 +100,8 @@ def write_ablation(place: Path, stem: str, found: list[Run]) -> None:
 def _write(file: Path, report: dict, text: str, figure: Figure) -> None:
     """A page, its figures and its picture, side by side."""
     content = json.dumps({"schema": 1, **report}, indent=2, ensure_ascii=False)
-    file.with_suffix(".json").write_text(content + "\n", encoding="utf-8")
-    file.with_suffix(".md").write_text(text, encoding="utf-8")
-    plots.save(figure, file.with_suffix(".png"))
+    contents = {".json": content + "\n", ".md": text, ".png": plots.png(figure)}
+    write_together({file.with_suffix(suffix): content for suffix, content in contents.items()})
     log.info("%s", file.with_suffix(".md"))
 
 

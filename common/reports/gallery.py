@@ -27,7 +27,7 @@ from common.reports.figures import diagnostics, galleries
 from common.reports.restore import CPU, passed_over
 from common.reports.schema import Run
 from common.utils.errors import UserError
-from common.utils.files import read_npz
+from common.utils.files import npz, read_npz, write_whole
 
 log = logging.getLogger("rungs")
 
@@ -141,9 +141,8 @@ def save(gallery: Gallery, file: Path) -> None:
     """Write what the reports do not hold: pictures, and where each level looked."""
     maps = {f"maps/{level}": found for level, found in gallery.maps.items()}
     made_from = np.array(source(gallery.runs))
-    np.savez_compressed(
-        file, positions=gallery.positions, images=gallery.images, source=made_from, **maps
-    )
+    arrays = {"positions": gallery.positions, "images": gallery.images, "source": made_from}
+    write_whole(file, npz(**arrays, **maps))
 
 
 def load(file: Path, runs: Sequence[Run]) -> Gallery | None:

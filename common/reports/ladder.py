@@ -86,7 +86,7 @@ def write_ladder(reports: Reports, ladder: dict) -> str:
     Returns:
         The ladder as plain text for a terminal; its last line is the README's path.
     """
-    plots.save(plots.ladder(ladder["shown"]), reports.folder / "ladder.png")
+    write_whole(reports.folder / "ladder.png", plots.png(plots.ladder(ladder["shown"])))
     rows, readme = ladder["rows"], reports.folder / "README.md"
     tables = {title: table_of(some) for title, some in rows.items()}
     page = templates.get_template("ladder.md").render(ladder, tables=tables, worth=WORTH)

@@ -1,6 +1,5 @@
 """The page over all reports: one file that needs no network; and the pages beside it."""
 
-import os
 from pathlib import Path
 
 import jinja2
@@ -16,7 +15,7 @@ from common.reports.restore import networks_of, passed_over, pictures_of
 from common.reports.schema import Run
 from common.reports.store import Reports, check_place
 from common.reports.text import Cell, Table, percent, table_of
-from common.utils.files import write_whole
+from common.utils.files import clear_drafts, npz, read_bytes, write_whole
 
 GALLERY = "gallery.npz"
 
@@ -42,6 +41,7 @@ def build_page(reports: Reports, redraw: bool = False) -> tuple[str, Path]:
     """
     check_place(reports.folder)
     reports.check()
+    clear_drafts(reports.folder)
     tables = ladder.read_ladder(reports)
     text = ladder.write_ladder(reports, tables)
     shown, found, why = own_runs(reports), None, "no level has a report here."
@@ -65,10 +65,9 @@ def slim(reports: Reports) -> None:
     for run in reports.runs:
         if run in kept or run.single is None or not run.history:
             continue
-        draft = run.folder / "slim.npz"
         arrays = {"labels": run.labels, "predictions": run.predictions, "single": run.single}
-        np.savez_compressed(draft, **arrays, classes=np.array(run.classes))
-        os.replace(draft, run.folder / "predictions.npz")
+        content = npz(**arrays, classes=np.array(run.classes))
+        write_whole(run.folder / "predictions.npz", content)
         write_whole(run.folder / "report.md", report_page(run, _below(reports, run), []))
         for name in album.there(run.folder):
             (run.folder / f"{name}.png").unlink()
@@ -123,8 +122,7 @@ def _section(run: Run, reports: Reports, redraw: bool) -> dict:
     names = album.there(run.folder)
     write_whole(run.folder / "report.md", report_page(run, below, names))
     pictures = [
-        album.ALBUM[name]._asdict()
-        | {"file": uri((run.folder / f"{name}.png").read_bytes(), "png")}
+        album.ALBUM[name]._asdict() | {"file": uri(read_bytes(run.folder / f"{name}.png"), "png")}
         for name in names
     ]
     return lesson(run, below) | {
@@ -143,7 +141,7 @@ def _overview(reports: Reports, tables: dict, levels: set[str]) -> dict:
     }
     compared = (reports.folder / "comparison.json").is_file()
     return tables | {
-        "ladder_picture": uri((reports.folder / "ladder.png").read_bytes(), "png"),
+        "ladder_picture": uri(read_bytes(reports.folder / "ladder.png"), "png"),
         "ladder": _within(table_of(tables["rows"][""]), levels),
         "tables": others,
         "runs": ladder.table_of_runs(reports),

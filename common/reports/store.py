@@ -3,10 +3,7 @@
 import dataclasses
 import json
 import logging
-import os
 import re
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +15,7 @@ from common.reports.figures import album
 from common.reports.markdown import report_page
 from common.reports.schema import Run
 from common.utils.errors import UserError
-from common.utils.files import read_json
+from common.utils.files import clear_drafts, npz, read_json, write_together
 
 log = logging.getLogger("rungs")
 
@@ -133,16 +130,21 @@ def check_place(reports: Path, name: str | None = None) -> None:
     hint = "name another folder with --reports, or move"
     for page in PAGES:
         file = reports / page
-        ours = not file.exists() or file.is_file() and MARK in file.read_bytes()[:2000]
+        ours = not file.exists() or file.is_file() and MARK in _beginning(file)
         if not ours:
             what = "not a page that runs write, and they would replace it"
             raise UserError(f"{file}: {what}: {hint} the file away")
     folder = reports / (name or "")
     if name and folder.exists():
         held = [file.name for file in folder.iterdir()] if folder.is_dir() else [""]
-        ours = {*held} & {*FILES} or all(file.startswith(".new-") for file in held)
+        ours = {*held} & {*FILES} or all(file.endswith(".part") for file in held)
         if not ours or any((folder / file).is_dir() for file in FILES):
             raise UserError(f"{folder}: not a report, and the run's would go there: {hint} it away")
+
+
+def _beginning(file: Path) -> bytes:
+    with open(file, "rb") as page:
+        return page.read(2000)
 
 
 def write_report(run: Run, below: Run | None, examples: tuple[np.ndarray, np.ndarray]) -> None:
@@ -156,30 +158,22 @@ def write_report(run: Run, below: Run | None, examples: tuple[np.ndarray, np.nda
     folder = run.folder
     run = dataclasses.replace(run, logits=run.logits.clip(-FLOAT16, FLOAT16).astype(np.float16))
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".new-*"):  # of a run that was killed while it wrote
-        shutil.rmtree(leftover)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as new:
-        new = Path(new)
-        np.savez_compressed(
-            new / "predictions.npz",
-            labels=np.asarray(run.labels, np.int64),
-            predictions=np.asarray(run.predictions, np.int64),
-            single=np.asarray(run.single, np.int64),
-            logits=run.logits,
-            classes=np.array(run.classes, dtype=str),
-        )
-        pictures = album.draw(run, below, examples)
-        album.save(pictures, new)
-        texts = {
-            "history.json": json.dumps(run.history, indent=2) + "\n",
-            "report.md": report_page(run, below, list(pictures)),
-            "metrics.json": json.dumps(run.metrics, indent=2, ensure_ascii=False) + "\n",
-        }
-        for name, text in texts.items():
-            (new / name).write_text(text, encoding="utf-8")
-        # Without metrics.json it is no report: the old one goes first, the new one comes last.
-        (folder / "metrics.json").unlink(missing_ok=True)
-        for name in album.ALBUM:  # pictures of the old run that this one has not
-            (folder / f"{name}.png").unlink(missing_ok=True)
-        for file in sorted(new.iterdir(), key=lambda file: file.name == "metrics.json"):
-            os.replace(file, folder / file.name)
+    clear_drafts(folder)
+    pictures = album.draw(run, below, examples)
+    arrays = {
+        "labels": np.asarray(run.labels, np.int64),
+        "predictions": np.asarray(run.predictions, np.int64),
+        "single": np.asarray(run.single, np.int64),
+        "logits": run.logits,
+        "classes": np.array(run.classes, dtype=str),
+    }
+    # Without metrics.json it is no report: the old one goes first, the new one comes last.
+    files = {
+        "predictions.npz": npz(**arrays),
+        **album.files(pictures),
+        "history.json": json.dumps(run.history, indent=2) + "\n",
+        "report.md": report_page(run, below, list(pictures)),
+        "metrics.json": json.dumps(run.metrics, indent=2, ensure_ascii=False) + "\n",
+    }
+    old = [folder / "metrics.json", *(folder / f"{name}.png" for name in album.ALBUM)]
+    write_together({folder / name: content for name, content in files.items()}, instead_of=old)

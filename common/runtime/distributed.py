@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from common.utils.errors import SharedError, UserError, line
@@ -184,12 +185,25 @@ def join(device: str) -> Processes:
         torch.cuda.set_device(here.local_rank)
     if not dist.is_initialized():
         try:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=MEETING)
+            backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+            options = {"rank": here.rank, "world_size": here.world, "timeout": MEETING}
+            dist.init_process_group(backend, store=_store(), **options)
             _patient[:] = [dist.new_group(backend="gloo", timeout=PATIENCE)]
         except (dist.DistError, RuntimeError) as error:
             text = f"torchrun: the other processes cannot be reached ({line(error)})"
             raise UserError(text) from error
     return here
+
+
+def _store() -> dist.Store:
+    """Where the processes find each other: torchrun's, which is still there when it starts them
+    again, and in it the addresses of those that are gone.
+    """
+    store, _, _ = next(rendezvous("env://", timeout=MEETING))
+    store.set_timeout(MEETING)
+    if os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"]:  # else the hosts' counts differ
+        store = dist.PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    return store
 
 
 def joined() -> bool:

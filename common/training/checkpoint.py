@@ -1,9 +1,8 @@
 """Checkpoints: written whole or not at all, read without unpickling, refused if they do not fit."""
 
-import contextlib
+import errno
 import hashlib
 import io
-import os
 import textwrap
 import warnings
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from common.models.weights import not_finite
 from common.utils.errors import UserError
-from common.utils.files import drafted
+from common.utils.files import LARGEST, drafted, read_bytes
 
 MOST = 1_000_000  # tensors, keys and values of a checkpoint
 
@@ -24,28 +23,25 @@ class Damaged(UserError):
 
 
 def save(path: Path, content: dict[str, Any], keep: bool = False) -> None:
-    """Write tensors and plain data by temporary file, fsync and rename: the old file or the new.
+    """Write tensors and plain data: the old file or the new.
 
     Its checksum goes into it. With `keep`, the old file stays as `previous(path)`.
 
     Raises:
-        UserError: the disk is full, or gone.
+        UserError: the disk is full, or gone, or the folder is.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # in memory first: torch's writer loses a signal, or the reason, where a file's write fails
     whole = io.BytesIO()
     torch.save(content | {"sha256": digest(content)}, whole)
     try:
-        with drafted(path) as draft:
-            with open(draft, "wb") as file:
-                file.write(whole.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            if keep and path.exists():
-                previous(path).unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # a file system without links keeps one alone
-                    os.link(path, previous(path))
+        with drafted(path, previous(path) if keep else None) as draft:
+            draft.write_bytes(whole.getbuffer())
     except OSError as error:
+        if not path.parent.is_dir():
+            raise UserError(
+                f"{path.parent}: this folder is gone, and with it what the run had saved; put it "
+                "back, and the same command with --resume goes on, or start the run again"
+            ) from error
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); what was there is whole: make room, "
             "and the same command with --resume goes on"
@@ -97,12 +93,12 @@ def load(path: Path) -> dict[str, Any]:
         UserError: no such file, or a disk that does not give it.
     """
     try:
-        if path.exists() and not path.is_file():
-            raise UserError(f"{path}: cannot be read (it is no file)")
-        written = io.BytesIO(path.read_bytes())
+        written = io.BytesIO(read_bytes(path, LARGEST))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise Damaged(f"{path}: {error.strerror}; {_instead(path)}") from error
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     try:
         with warnings.catch_warnings(action="ignore"):  # of a damaged file, which is refused

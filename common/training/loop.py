@@ -56,6 +56,7 @@ def fit(
     Raises:
         UserError: a loss that is not finite, or an unfinished run of another config.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(network, data, config, trunk, folder)
     live = TensorBoardLog(config.log if trainer.processes.first else "none", folder)
     history = trainer.progress.resume(folder / "last.pt") if config.resume else []

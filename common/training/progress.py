@@ -84,7 +84,7 @@ class Progress:
     def save(self, history: list[dict], folder: Path) -> None:
         """Keep an epoch, the last of the history: `last.pt`, and `best.pt` where it is the best.
 
-        Whoever is stopped between the two makes up for the second in `resume`.
+        Whoever is stopped between them makes up for the rest in `resume`.
         """
         if not self.processes.first:
             return
@@ -97,7 +97,7 @@ class Progress:
         )
         checkpoint.save(folder / "last.pt", state, keep=True)
         self._keep_best(history, folder)
-        write_whole(folder / "history.json", json.dumps(history, indent=2))
+        _write_history(history, folder)
 
     def _keep_best(self, history: list[dict], folder: Path) -> None:
         if best_epoch(history)["epoch"] == len(history):
@@ -131,6 +131,7 @@ class Progress:
         history = content["history"]
         if self.processes.first:
             self._keep_best(history, path.parent)
+            _write_history(history, path.parent)
         log.info("resumed after epoch %d", len(history))
         return history
 
@@ -170,13 +171,11 @@ class Progress:
         return {"network": self.network.state_dict(), **facts, **more}
 
 
+def _write_history(history: list[dict], folder: Path) -> None:
+    write_whole(folder / "history.json", json.dumps(history, indent=2))
+
+
 # ---- before anything trains ----
-
-
-def clear_drafts(folder: Path) -> None:
-    """Remove what is of use to a run at work alone: halves of files, and views' features."""
-    for leftover in (*folder.glob("*.part"), *folder.glob("*.features")):
-        leftover.unlink()
 
 
 def check_unfinished(folder: Path, config: LevelConfig) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from common.utils.errors import NoNetwork, UserError
-from common.utils.files import drafted
+from common.utils.files import clear_drafts, drafted
 
 log = logging.getLogger("rungs")
 
@@ -84,6 +84,7 @@ def _fetch(file: Download) -> None:
     kind, _, start = file.digest.partition(":")
     found = hashlib.new(kind, usedforsecurity=False)
     file.place.parent.mkdir(parents=True, exist_ok=True)
+    clear_drafts(file.place.parent)
     with drafted(file.place) as draft:
         with draft.open("wb") as target:
             for content in _content(file.url):

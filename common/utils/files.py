@@ -1,22 +1,46 @@
-"""Files: written whole or not at all, hashed; JSON and NumPy's .npz, read as a stranger's."""
+"""Files: the one place where they are written, whole or not at all; JSON and NumPy's .npz, read as
+a stranger's.
+"""
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from common.utils.errors import UserError, line
 
-LARGEST = 2**33  # bytes, unpacked: more is no file of ours
+LARGEST = 2**33  # bytes, of a checkpoint and of arrays unpacked: more is no file of ours
+LONGEST = 2**26  # bytes, of a text or a picture
 DEEPEST = 20  # lists and mappings in each other: what writes them again recurses
+
+
+def check_size(file: Path, most: int) -> None:
+    """Before a file is read and takes memory.
+
+    Raises:
+        OSError: among others, it has more bytes than `most`, or is no file.
+    """
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "it is no file", str(file))
+    if (size := file.stat().st_size) > most:
+        words = f"{size / 2**20:,.0f} MiB, and none of ours has over {most / 2**20:,.0f}"
+        raise OSError(errno.EFBIG, words, str(file))
+
+
+def read_bytes(file: Path, most: int = LONGEST) -> bytes:
+    """A file's bytes, which are no more than `most`; raises OSError as `check_size`."""
+    check_size(file, most)
+    return file.read_bytes()
 
 
 def read_npz(file: Path) -> dict[str, np.ndarray]:
@@ -29,14 +53,14 @@ def read_npz(file: Path) -> dict[str, np.ndarray]:
         UserError: no such file, or one that is not as it was written, too large, or holds objects.
     """
     try:
-        if file.exists() and not file.is_file():
-            raise ValueError("it is no file")
+        check_size(file, LARGEST)
         with zipfile.ZipFile(file) as archive:
             if sum(member.file_size for member in archive.infolist()) > LARGEST:
                 raise ValueError("it unpacks to more than a report holds")
             return {name.removesuffix(".npy"): _array(archive, name) for name in archive.namelist()}
     except Exception as error:  # a damaged file fails in a dozen ways
-        raise UserError(f"{file.parent.name}/{file.name}: unreadable ({line(error)})") from error
+        reason = getattr(error, "strerror", None) or line(error)
+        raise UserError(f"{file.parent.name}/{file.name}: unreadable ({reason})") from error
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
@@ -55,9 +79,7 @@ def read_json(file: Path) -> Any:
     """
     name = f"{file.parent.name}/{file.name}"
     try:
-        if file.exists() and not file.is_file():
-            raise UserError(f"{name}: cannot be read (it is no file)")
-        content = json.loads(file.read_text(encoding="utf-8"), parse_int=_integer)
+        content = json.loads(read_bytes(file).decode("utf-8"), parse_int=_integer)
         json.dumps(content, ensure_ascii=False).encode("utf-8")
         if _depth(content) > DEEPEST:
             raise UserError(f"{name}: nests more than {DEEPEST} deep")
@@ -80,21 +102,76 @@ def _depth(content: Any) -> int:
 
 
 @contextlib.contextmanager
-def drafted(file: Path) -> Iterator[Path]:
-    """Where to write a file's new content, which takes its place when the block has ended well."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}.part")
+def drafted(file: Path, keep: Path | None = None) -> Iterator[Path]:
+    """Where to write a file's new content, which takes its place when the block has ended well.
+
+    Whatever stops this process, or the machine, leaves the old file or the new. The old one stays
+    as `keep`, where that is given and the file system has links.
+    """
+    draft = _draft(file)
     try:
         yield draft
+        _to_disk(draft)
+        if keep and file.exists():
+            keep.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                os.link(file, keep)
         os.replace(draft, file)
     finally:
         draft.unlink(missing_ok=True)
 
 
-def write_whole(file: Path, text: str) -> None:
-    """Write a text as UTF-8: the old file or the new."""
-    content = text.encode("utf-8")
-    with drafted(file) as draft:
-        draft.write_bytes(content)
+def write_whole(file: Path, content: str | bytes) -> None:
+    """Write bytes, or a text as UTF-8: the old file or the new."""
+    write_together({file: content})
+
+
+def write_together(files: dict[Path, str | bytes], instead_of: Iterable[Path] = ()) -> None:
+    """Write files that belong together: none takes its place before there is room for all.
+
+    Args:
+        files: their contents; they take their places in this order.
+        instead_of: files that are removed before the first does.
+    """
+    contents = {f: c.encode("utf-8") if isinstance(c, str) else c for f, c in files.items()}
+    drafts = {file: _draft(file) for file in files}
+    try:
+        for file, draft in drafts.items():
+            draft.write_bytes(contents[file])
+            _to_disk(draft)
+        for file in instead_of:
+            file.unlink(missing_ok=True)
+        for file, draft in drafts.items():
+            os.replace(draft, file)
+    finally:
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)
+
+
+def clear_drafts(folder: Path) -> None:
+    """Remove what processes that were stopped had begun to write."""
+    for draft in folder.glob(".*.part"):
+        pid = draft.name.split(".")[-2]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            draft.unlink(missing_ok=True)
+
+
+def _draft(file: Path) -> Path:
+    """By its process, so that many may write one page."""
+    return file.with_name(f".{file.name}.{os.getpid()}.part")
+
+
+def _to_disk(draft: Path) -> None:
+    """Before a file takes another's place; else a crash of the machine may leave it empty."""
+    with open(draft, "r+b") as file:
+        os.fsync(file.fileno())
+
+
+def npz(**arrays: np.ndarray) -> bytes:
+    """Arrays as the content of a compressed .npz file."""
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    return content.getvalue()
 
 
 def check_writable(folder: Path, hint: str) -> None:

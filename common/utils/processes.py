@@ -25,6 +25,15 @@ def place_in_run() -> tuple[int, int, int]:
     return tuple(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
 
 
+def restarted(file: Path) -> bool:
+    """Whether torchrun has started this process again (`--max-restarts`), and those before it wrote
+    a file: not what stood there when torchrun itself was started.
+    """
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0 or not file.is_file():
+        return False
+    return file.stat().st_mtime >= psutil.Process(os.getppid()).create_time()
+
+
 class Failed(UserError):
     """A command that ended badly by itself: its exit code, and the last line of its stderr."""
 

@@ -209,7 +209,7 @@ def test_a_folder_that_is_no_report_is_not_written_over(tmp_path, name):
     with pytest.raises(UserError, match="level1_first: not a report, and the run's would go there"):
         check_place(tmp_path, "level1_first")
     check_place(tmp_path, "level2_second")
-    for fine in ("metrics.json", ".new-abc"):  # in any state; of a run that was killed
+    for fine in ("metrics.json", ".report.md.7.part"):  # in any state; of a run that was killed
         (tmp_path / "level3_third").mkdir(exist_ok=True)
         (tmp_path / "level3_third" / fine).write_text("{")
         check_place(tmp_path, "level3_third")

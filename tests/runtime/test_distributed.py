@@ -6,6 +6,7 @@ They are real ones, started by torchrun, and meet by gloo on the CPU.
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from common.data import Batches
 from common.runtime import Processes, Runtime
 from common.training import checkpoint
 from common.utils.errors import UserError
+from common.verify_resume import outcome
 from helpers.networks import built, quick, small_network, small_splits
 from helpers.projects import NAMES, PROJECT, copy_project
 
@@ -32,10 +34,10 @@ FROZEN = "--train.freeze_batch_norm=true"
 GRADUAL = [FROZEN, "--train.schedule=gradual", "--train.ema=0.9", "--augment=[crop,mixup]"]
 
 
-def torchrun(project, count, *arguments):
+def torchrun(project, count, *arguments, restarts=0):
     """A process that starts `count` others, in `project`."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={count}", *map(str, arguments)]
+    command += [f"--nproc-per-node={count}", f"--max-restarts={restarts}", *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=project, env=environment, **pipes)
@@ -129,6 +131,40 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
         assert torch.allclose(value, one[name], rtol=1e-3, atol=1e-5), name
 
 
+UNTIL = """
+import os, runpy, sys
+sys.path.insert(0, os.getcwd())
+from common.training.progress import Progress
+until, save, sys.argv = int(sys.argv[1]), Progress.save, sys.argv[2:]
+def save_and_end(self, history, folder):
+    save(self, history, folder)
+    if len(history) == until:
+        self.processes.barrier()
+        os._exit(0)
+Progress.save = save_and_end
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_then_one_then_two_have_ones_loss_curve(tmp_path):
+    level, script = NAMES[1], [f"{NAMES[1]}/run.py", *TINY, *GRADUAL]
+    whole, project = unnormalised(tmp_path / "whole"), unnormalised(tmp_path / "project")
+    by_itself(whole, *script)
+    until = tmp_path / "until.py"
+    until.write_text(UNTIL)
+    finished(torchrun(project, 2, until, 1, *script))
+    by_itself(project, until, 2, *script, "--resume")
+    assert "resumed after epoch 2" in finished(torchrun(project, 2, *script, "--resume"))
+    accuracies = same_curve(curve(project, level), curve(whole, level))
+    assert accuracies[:3] == accuracies[3:]
+    states = [checkpoint.load(p / "runs/digits" / level / "last.pt") for p in (project, whole)]
+    for part in ("network", "ema"):
+        one, two = (state[part].get("mean", state[part]) for state in states)
+        for name, value in one.items():
+            assert torch.allclose(value, two[name], rtol=1e-3, atol=1e-5), name
+
+
 # ---- who has which pictures ----
 
 
@@ -185,12 +221,10 @@ def test_exchanges(count, tmp_path):
 # ---- what ends a run ----
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
-def test_a_killed_process_ends_the_others(tmp_path, rank):
-    project = copy_project(tmp_path / "project")
-    run = torchrun(project, 2, f"{NAMES[0]}/run.py", *TINY, "--train.epochs=5000")
+def kill(run, rank, words):
+    """The process of this rank, once the first one has printed the words."""
     seen = []
-    while "epoch 2/5000" not in (seen or [""])[-1]:
+    while words not in (seen or [""])[-1]:
         seen.append(run.stdout.readline())
         assert run.poll() is None, "".join(seen)
     children = subprocess.run(["pgrep", "-P", str(run.pid)], capture_output=True, text=True)
@@ -200,6 +234,13 @@ def test_a_killed_process_ends_the_others(tmp_path, rank):
             pids[int(re.search(rb"\0RANK=(\d+)", file.read())[1])] = pid
     assert sorted(pids) == [0, 1]
     os.kill(pids[rank], signal.SIGKILL)
+
+
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_a_killed_process_ends_the_others(tmp_path, rank):
+    project = copy_project(tmp_path / "project")
+    run = torchrun(project, 2, f"{NAMES[0]}/run.py", *TINY, "--train.epochs=5000")
+    kill(run, rank, "epoch 2/5000")
     text, _ = run.communicate(timeout=60)
     assert run.returncode != 0
     other = "" if rank == 1 else "process 1: "
@@ -208,6 +249,24 @@ def test_a_killed_process_ends_the_others(tmp_path, rank):
     assert len(lines) == 1 and re.match(f"{other}(error: another process|stopped)", lines[0]), text
     content = checkpoint.load(project / "runs/digits" / NAMES[0] / "last.pt")
     assert len(content["history"]) >= 1, "and the last whole epoch is there"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_started_again_they_go_on_by_themselves(tmp_path, rank):
+    script = [f"{NAMES[0]}/run.py", *TINY, "--train.epochs=8", "--reports=reports"]
+    whole, project = (copy_project(tmp_path / name) for name in ("whole", "project"))
+    finished(torchrun(whole, 2, *script))
+    for name in ("runs", "reports"):  # a finished run is there, which is not what they go on with
+        shutil.copytree(whole / name, project / name)
+    for again in project.glob("runs/*/*/last.pt"):
+        os.utime(again, (0, 0))
+    run = torchrun(project, 2, *script, restarts=1)
+    kill(run, rank, "epoch 3/8")
+    text = finished(run)
+    (epoch,) = re.findall(r"resumed after epoch (\d)", text)
+    assert 2 <= int(epoch) < 8 and "epoch 8/8" in text
+    assert outcome(project, NAMES[0]) == outcome(whole, NAMES[0])
 
 
 @pytest.mark.parametrize(

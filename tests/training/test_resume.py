@@ -45,7 +45,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(whole, tmp_path, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 23))
+@pytest.mark.parametrize("seed", range(1, 7))
 def test_more_killed_runs_go_on_to_the_same_bits(whole, tmp_path, seed):
     kill_and_resume(whole, tmp_path, seed)
 
@@ -57,7 +57,7 @@ def test_a_user_can_have_it_proved(tmp_path, level):
     if level == 4:  # which starts from level 3's
         python(f"{NAMES[2]}/run.py", *TINY, "--train.epochs=1", "--seed=1", cwd=project)
     text = python("-m", "common.course", "--verify-resume", level, *TINY, "--seed=1", cwd=project)
-    assert text.count(": equal (") == 4 and "the same to the bit" in text, text
+    assert text.count(": equal (") == 5 and "the same to the bit" in text, text
     assert not list(project.glob(f"runs/digits/level{level}*")), "nothing in the project's own"
 
 

@@ -13,6 +13,7 @@ import torch
 
 from common import cli
 from common.config import LevelConfig, load_config
+from common.reports.store import Reports
 from common.runtime import start_runtime
 from common.training import checkpoint, guards, loop
 from common.training.progress import check_unfinished
@@ -211,6 +212,21 @@ def test_two_runs_of_one_level_do_not_meet(tmp_path):
     guards.lock(tmp_path)
     guards.lock(tmp_path)  # one process may run a level twice
     assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+
+
+@pytest.mark.slow
+def test_of_two_courses_started_at_once_one_says_that_the_other_is_at_work(tmp_path):
+    project = copy_project(tmp_path / "project")
+    options = [*TINY[:-1], "--data.limit=120", "--train.epochs=1"]
+    courses = [Started(project, "-m", "common.course", *options) for _ in range(2)]
+    ended = {course.wait(): course.text()[1] for course in courses}
+    assert ended.keys() == {0, 2}, ended
+    (line,) = [line for line in ended[2].splitlines() if "error" in line]
+    assert "another run of this level is at work here" in line and "Traceback" not in ended[2]
+    reports = Reports.read(project / "runs/digits/reports")
+    assert [run.level for run in reports.runs] == NAMES and reports.damaged == []
+    for name in NAMES:
+        assert checkpoint.load(project / "runs/digits" / name / "best.pt")["epoch"] == 1
 
 
 def test_a_file_system_without_locks_stops_no_run(tmp_path, monkeypatch, caplog):

@@ -1,5 +1,6 @@
 """A run that was stopped between any two of its writes, and what the next one does about it."""
 
+import os
 import subprocess
 import sys
 
@@ -10,9 +11,10 @@ from common import experiment
 from common.config import Benchmark, LevelConfig, TrainConfig
 from common.config.schema import comparable, differences
 from common.training import checkpoint
-from common.training.progress import check_resumable, check_unfinished, clear_drafts
+from common.training.progress import check_resumable, check_unfinished
 from common.utils import paths
 from common.utils.errors import UserError
+from common.utils.files import clear_drafts
 from common.utils.paths import run_name, runs_folder
 from helpers.networks import fitted, quick, small_network, small_splits
 from helpers.projects import PROJECT
@@ -178,11 +180,12 @@ def test_all_runs_are_looked_at_before_the_first(tmp_path, monkeypatch):
     experiment.check_unfinished_runs([(level, config()), (level, settings)])
 
 
-def test_halves_of_files_are_cleared(tmp_path):
-    for name in (".history.json.7.part", "last.pt.7.part", "last.pt"):
+def test_halves_of_files_are_cleared_and_those_of_who_is_at_work_are_not(tmp_path):
+    stays = f".README.md.{os.getppid()}.part", ".of another program.part", "last.pt"
+    for name in (".history.json.99999999.part", ".last.pt.99999999.part", *stays):
         (tmp_path / name).touch()
     clear_drafts(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+    assert {path.name for path in tmp_path.iterdir()} == {*stays}
 
 
 def test_many_may_write_one_page(tmp_path):

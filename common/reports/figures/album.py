@@ -12,6 +12,7 @@ from common.data.loader import steps_per_epoch
 from common.reports.schema import Run
 from common.training.schedules import build_schedule
 from common.utils.errors import UserError
+from common.utils.files import write_together
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -120,12 +121,16 @@ def draw(
     return pictures
 
 
-def save(pictures: dict[str, "Figure"], folder: Path) -> None:
-    """Write pictures, each as a PNG of its name."""
+def files(pictures: dict[str, "Figure"]) -> dict[str, bytes]:
+    """Pictures as the files that they become, each a PNG of its name."""
     from common.reports.figures import plots
 
-    for name, figure in pictures.items():
-        plots.save(figure, folder / f"{name}.png")
+    return {f"{name}.png": plots.png(figure) for name, figure in pictures.items()}
+
+
+def save(pictures: dict[str, "Figure"], folder: Path) -> None:
+    """Write pictures into a folder."""
+    write_together({folder / name: content for name, content in files(pictures).items()})
 
 
 def there(folder: Path) -> list[str]:

@@ -2,14 +2,13 @@
 
 One visual language: Okabe and Ito's colours, which colour-blind readers tell apart; every line
 also has its own marker and dash, so that it survives a grey printer. A Figure is made directly,
-without pyplot's global state, and written by `save`.
+without pyplot's global state, and made a file by `png`.
 """
 
 import io
 import math
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -58,13 +57,14 @@ def broken(level: str) -> str:
     return level.replace("_", "\n", 1).replace("_", " ")
 
 
-def save(figure: Figure, file: Path) -> None:
-    """Write a figure as a PNG of 256 colours: a third of the size, with no difference to see."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer)
-    with Image.open(buffer) as image:
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG of 256 colours: a third of the size, with no difference to see."""
+    drawn, content = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn)
+    with Image.open(drawn) as image:
         colours = image.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=0)
-        colours.save(file, "PNG", optimize=True)
+        colours.save(content, "PNG", optimize=True)
+    return content.getvalue()
 
 
 @matplotlib.rc_context(STYLE)
