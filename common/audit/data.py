@@ -58,7 +58,7 @@ def labels_belong(context: AuditContext) -> Seen:
     wrong, total = int((~_alike(images, own[labels])).sum()), len(labels)
     images, labels = context.once(feed.augmented).epoch(1)
     nearest = (images[:, None] - own[None]).square().mean((2, 3, 4)).argmin(1)
-    near = float((nearest == labels).float().mean())  # chance: one of 60
+    near = float((nearest == labels).float().mean())  # chance: one of 44
     for part in (context.whole.train, context.whole.val, context.whole.test):
         for name, label in zip(part.names or [], part.labels.tolist(), strict=False):
             wrong += name.split("/")[1] != part.classes[label]

@@ -14,7 +14,7 @@ from common.audit.context import (
     plain_logits,
 )
 from common.data import Batches, ImageSet
-from common.evaluation import Predictions, evaluate, predict
+from common.evaluation import Predictions, Results, evaluate, predict
 from common.models import FeatureBatches, StagedNetwork, Trunk
 
 
@@ -122,10 +122,15 @@ def blind_is_blind(context: AuditContext) -> Seen:
     return score["accuracy"] <= prior + 1e-9, expected, f"{score['accuracy']:.0%}"
 
 
+def evaluated(context: AuditContext) -> Results:
+    """What `evaluate` makes of the network before it trains."""
+    network = context.network()
+    return evaluate(network, context.data, context.config, Trunk(network, context.runtime))
+
+
 @check("test is scored on test", "a report on other pictures, or in another order")
 def scored_on_test(context: AuditContext) -> Seen:
-    network = context.network()
-    results = evaluate(network, context.data, context.config, Trunk(network, context.runtime))
+    network, results = context.network(), context.once(evaluated)
     wrong, gaps = [], [0.0]
     for name in ("train", "val", "test"):
         part, own = getattr(context.data, name), getattr(results, name)
@@ -145,7 +150,7 @@ def tta_averages(context: AuditContext) -> Seen:
     network, part = context.network(), context.data.test
     tta = context.config.test.tta
     tta = "shifts" if tta.startswith("flip") and not context.data.mirror else tta
-    results = evaluate(network, context.data, context.config, Trunk(network, context.runtime))
+    results = context.once(evaluated)
     passes = [part.images]
     if tta == "flip":
         passes.append(torch.from_numpy(part.images.numpy()[:, :, :, ::-1].copy()))

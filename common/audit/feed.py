@@ -46,16 +46,20 @@ class Record:
 
 
 def record(
-    context: AuditContext, data: Splits, augment: list | None = None, epochs: int = 2
+    context: AuditContext, data: Splits, augment: list | None = None, trains: bool = True
 ) -> Record:
-    """Train on these pictures, and note what passes the door of the network's first stage."""
+    """Train on these pictures for two epochs, or go through the batches of one, and note what
+    passes the door of the network's first stage.
+    """
     trainer = context.trainer(data, augment, keeps=False)
     first = next(iter(trainer.network.stages))
     stages = trainer.network.stages, trainer.trunk.stages
     doors = {named[first] for named in stages if first in named}
     passed: list[Tensor] = []
-    for door in doors:
+    hooks = [
         door.register_forward_pre_hook(lambda _, inputs: passed.append(inputs[0].detach().cpu()))
+        for door in doors
+    ]
     steps, evaluated, step = [], [], trainer.step
 
     def spy(number: int, features: object, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,10 +69,16 @@ def record(
         return result
 
     trainer.step = spy
-    for epoch in range(1, epochs + 1):
+    epoch = 1
+    for _, targets in () if trains else trainer.train.epoch(epoch):
+        steps.append(Step(epoch, torch.cat(passed), targets.cpu()))
+        passed.clear()
+    for epoch in (1, 2) if trains else ():
         trainer.epoch(epoch)
         evaluated.append(torch.cat(passed))
         passed.clear()
+    for hook in hooks:  # the trunk's stages serve others
+        hook.remove()
     return Record(steps, evaluated)
 
 
@@ -107,7 +117,7 @@ def unmixed(context: AuditContext) -> list:
 
 def plain(context: AuditContext) -> Record:
     """Numbered pictures as they are, for an epoch."""
-    return record(context, numbered(context), augment=[], epochs=1)
+    return record(context, numbered(context), augment=[], trains=False)
 
 
 def augmented(context: AuditContext) -> Record:
