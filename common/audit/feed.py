@@ -70,8 +70,9 @@ def record(
 
     trainer.step = spy
     epoch = 1
-    for _, targets in () if trains else trainer.train.epoch(epoch):
-        steps.append(Step(epoch, torch.cat(passed), targets.cpu()))
+    for features, targets in () if trains else trainer.train.epoch(epoch):
+        images = torch.cat(passed) if passed else features.x.cpu()  # without a trunk
+        steps.append(Step(epoch, images, targets.cpu()))
         passed.clear()
     for epoch in (1, 2) if trains else ():
         trainer.epoch(epoch)
