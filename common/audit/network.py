@@ -15,6 +15,7 @@ from common.audit.context import (
     largest_gap,
     plain_logits,
 )
+from common.audit.plan import key_starts, parts_in
 from common.config.registry import named_step
 from common.models.weights import weights_file
 
@@ -167,8 +168,7 @@ def dropout_as_configured(context: AuditContext) -> Seen:
         module.register_forward_hook(lambda _, i, o, name=name: note(name, i, o))
     if layers:
         trainer.epoch(1)
-    unfrozen = trainer.rate.unfrozen(network.trainable, 1)
-    starts = tuple("head." if part == "head" else f"stages.{part}." for part in unfrozen)
+    starts = key_starts(parts_in(context.config, network, 1))
     for name, found in masks.items():
         left_out = torch.cat([out[there] for there, out in found]).double()
         share, count = float(left_out.mean()), len(left_out)

@@ -4,7 +4,7 @@ import logging
 import time
 from dataclasses import replace
 
-from common.audit import augment, data, evaluation, level, network, training
+from common.audit import augment, data, evaluation, level, network, steps, training
 from common.audit.context import AuditContext, Check, Finding
 from common.utils.errors import UserError
 
@@ -13,7 +13,7 @@ log = logging.getLogger("rungs")
 # in the order in which one would look: what goes in, what comes out, what training does to it
 CHECKS: list[Check] = [
     function
-    for module in (data, augment, network, training, evaluation, level)
+    for module in (data, augment, network, steps, training, evaluation, level)
     for function in vars(module).values()
     if hasattr(function, "check")
 ]
