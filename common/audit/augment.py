@@ -17,8 +17,9 @@ from torchvision.transforms import InterpolationMode, autoaugment
 
 from common.audit import feed
 from common.audit.context import IMAGENET_MEAN, IMAGENET_STD, SIZE, AuditContext, Seen, check
+from common.config import Step
 from common.config.registry import named_step
-from common.data import build_augmentation
+from common.data import Splits, build_augmentation
 from common.data.augment import policies, steps
 from common.data.augment.geometry import resample
 
@@ -37,7 +38,7 @@ def where() -> Tensor:
     return torch.stack([red, green, torch.full_like(red, 100)]).to(torch.uint8)
 
 
-def fed(context: AuditContext, step: object, data: object, epoch: int = 1) -> tuple[Tensor, Tensor]:
+def fed(context: AuditContext, step: Step, data: Splits, epoch: int = 1) -> tuple[Tensor, Tensor]:
     """What a trainer with this step alone feeds in an epoch, in the pictures' own order.
 
     Returns:
@@ -82,14 +83,16 @@ def rare(count: int, total: int, share: float, what: str) -> Problem:
     return f"{what} {count} of {total}, not {share:.0%}" if p < RARE else None
 
 
-def flip(step: steps.Flip, see: Callable, alternate: bool) -> list[Problem]:
+def flip(step: steps.Flip, see: Callable) -> list[Problem]:
     """Mirrored or not by the share; of two epochs both sides, where they take turns."""
     sides = [origins(see(epoch)[0])[:, 0, 0] < 0 for epoch in (1, 2)]
     if not step.mirror:
         return ["mirrored, where that changes the label"] if np.any(sides) else []
-    count = rare(int(sides[0].sum()), COPIES, 0.5 if alternate else step.probability, "mirrored")
-    both = np.array_equal(sides[0], ~sides[1])
-    return [count, "epoch 2 is not epoch 1's mirror image" if alternate and not both else None]
+    share = 0.5 if step.alternate else step.probability
+    problems = [rare(int(sides[0].sum()), COPIES, share, "mirrored")]
+    if step.alternate and not np.array_equal(sides[0], ~sides[1]):
+        problems.append("epoch 2 is not epoch 1's mirror image")
+    return problems
 
 
 def crop(step: steps.Crop, see: Callable) -> list[Problem]:
@@ -271,11 +274,14 @@ def _shares(name: str, alpha: float) -> np.ndarray:
 
 
 MEASURED = {
+    steps.Flip: flip,
     steps.Crop: crop,
     steps.ResizedCrop: resized_crop,
     steps.Rotate: rotate,
     steps.Jitter: jitter,
     steps.Erase: erase,
+    policies.TrivialAugment: policy,
+    policies.RandAugment: policy,
 }
 
 
@@ -296,8 +302,10 @@ def steps_as_configured(context: AuditContext) -> Seen:
 
 
 def _problems(context: AuditContext, name: str, parameters: dict, step: object) -> list[Problem]:
-    if step.mixes:
+    if isinstance(step, steps.MixUp | steps.CutMix):
         return mixed(name, step, context)
+    if type(step) not in MEASURED:  # a step of the reader's own, whose definition is unknown here
+        return []
     picture = where()
     if isinstance(step, steps.Jitter):  # two halves of two colours
         colours = torch.tensor([[120, 90, 150], [60, 100, 80]], dtype=torch.uint8)
@@ -311,11 +319,7 @@ def _problems(context: AuditContext, name: str, parameters: dict, step: object) 
             chosen = amounts | {alone: getattr(step, alone)}
         return fed(context, {name: chosen}, data, epoch)
 
-    if isinstance(step, steps.Flip):
-        return flip(step, see, step.alternate)
-    if type(step) in MEASURED:
-        return MEASURED[type(step)](step, see)
-    return policy(step, see)
+    return MEASURED[type(step)](step, see)
 
 
 @check("the augmentation's steps in their order", "a step left out, or one that comes too early")

@@ -8,6 +8,7 @@ from torch import nn
 from common.config import LevelConfig, TrainConfig
 from common.config.registry import named_step
 from common.models import StagedNetwork
+from common.training.schedules import build_schedule
 
 
 def rate_at(
@@ -20,6 +21,9 @@ def rate_at(
         losses: val's, of the epochs so far.
     """
     name, given = named_step(config.schedule)
+    peak = config.head_lr if part == "head" and config.head_lr else config.lr
+    if name not in ("constant", "cosine", "one_cycle", "plateau", "gradual"):  # the reader's own
+        return peak * build_schedule(config.schedule, steps)(step, depth)
     factor, progress = 1.0, step / steps
     if name == "cosine":
         warm = given.get("warmup", 0.0) * steps
@@ -38,7 +42,6 @@ def rate_at(
             best, waited = (loss, 0) if loss < best else (best, waited + 1)
             if waited > given.get("patience", 2):
                 factor, waited = factor * given.get("factor", 0.1), 0
-    peak = config.head_lr if part == "head" and config.head_lr else config.lr
     return peak * factor * given.get("layer_decay", 1.0) ** depth
 
 
