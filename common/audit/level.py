@@ -92,24 +92,24 @@ def run_whole(
     object.__setattr__(watched, "seam", seam)
     data = replace(context.data, test=watched)
 
-    def fit(network: StagedNetwork, data: Splits, *rest: object) -> list[dict]:
+    def fit(network: StagedNetwork, data: Splits, *rest: object, **named: object) -> list[dict]:
         seam.calls.append("fit")
         seam.given["fit"], seam.adapted = data, network.adapted
         seam.start = copy.deepcopy(network.state_dict())
         if only_start:
             raise Stop
         seam.moment = "in training"
-        history = before["fit"](network, data, *rest)
+        history = before["fit"](network, data, *rest, **named)
         seam.moment = "after training"
         seam.sums["training"] = _sums(network)
         return history
 
-    def evaluate(network: StagedNetwork, data: Splits, *rest: object) -> Results:
+    def evaluate(network: StagedNetwork, data: Splits, *rest: object, **named: object) -> Results:
         seam.calls.append("evaluate")
         seam.given["evaluate"] = data
         seam.sums["what came before the test"] = _sums(network)
         seam.moment = "in evaluate"
-        seam.results = before["evaluate"](network, data, *rest)
+        seam.results = before["evaluate"](network, data, *rest, **named)
         seam.moment = "after evaluate"
         seam.sums["the test"] = _sums(network)
         return seam.results
@@ -209,7 +209,7 @@ def left_by_the_level_before(context: AuditContext) -> dict | None:
 
 def whole(context: AuditContext) -> Seam:
     """A run of the level's main, which several checks look at."""
-    if context.main is None:
+    if "Experiment" not in getattr(context.main, "__globals__", ()):
         return Seam()
     return run_whole(context, _config(context), context.once(left_by_the_level_before))
 
