@@ -3,6 +3,8 @@
 import dataclasses
 import logging
 import shlex
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import torch
 
 from common import cli, levels
-from common.audit.context import AuditContext
+from common.audit.context import SCRATCH, AuditContext
 from common.audit.runner import audit
 from common.config import LevelConfig, yaml_files
 from common.config.schema import flat
@@ -59,7 +61,8 @@ class Experiment:
     """
 
     def __init__(self, script: str | Path, config: LevelConfig):
-        folder = Path(script).resolve().parent
+        self.script = Path(script).resolve()
+        folder = self.script.parent
         self.level, self.levels, self.config = folder.name, folder.parent, config
         build_augmentation(config.augment, mirror=True)  # an unknown name is said before the work
         build_schedule(config.train.schedule, steps=1)
@@ -90,6 +93,8 @@ class Experiment:
         clear_drafts(self.folder)
         for leftover in self.folder.glob("*.features"):  # of use to a run at work alone
             leftover.unlink()
+        for leftover in self.folder.glob(f"{SCRATCH}*"):  # as what an audit wrote
+            shutil.rmtree(leftover)
         if config.resume:
             check_resumable(self.folder, config, self.data)
         else:
@@ -131,10 +136,17 @@ class Experiment:
         """
         if self.processes.first:
             if self.config.audit:
-                main = getattr(levels.load_module(self.levels / self.level), "main", None)
-                audit(AuditContext(self.config, build_network, self.data, self.runtime, main))
+                facts = self.config, build_network, self.data, self.runtime, self._main()
+                audit(AuditContext(*facts, scratch=self.folder))
             self._begin()
         self.processes.barrier()
+
+    def _main(self) -> Callable[[LevelConfig], dict] | None:
+        """The level's main: that of the script at work, or of a copy of it."""
+        script = sys.modules["__main__"]
+        if Path(getattr(script, "__file__", None) or ".").resolve() != self.script:
+            script = levels.load_module(self.script.parent)
+        return getattr(script, "main", None)
 
     def _begin(self) -> None:
         """Write the settings, and from now on the log; until here nothing of the folder changed."""

@@ -85,7 +85,12 @@ def rare(count: int, total: int, share: float, what: str) -> Problem:
 
 def flip(step: steps.Flip, see: Callable) -> list[Problem]:
     """Mirrored or not by the share; of two epochs both sides, where they take turns."""
-    sides = [origins(see(epoch)[0])[:, 0, 0] < 0 for epoch in (1, 2)]
+    seen, picture = [see(epoch)[0] for epoch in (1, 2)], where().float()
+    sides = [origins(images)[:, 0, 0] < 0 for images in seen]
+    for images, mirrored in zip(seen, sides, strict=True):
+        turned = torch.from_numpy(mirrored).view(-1, 1, 1, 1)
+        if (images - torch.where(turned, picture.flip(2), picture)).abs().max() > 0.5:
+            return ["neither the picture nor its mirror image"]
     if not step.mirror:
         return ["mirrored, where that changes the label"] if np.any(sides) else []
     share = 0.5 if step.alternate else step.probability
@@ -179,15 +184,19 @@ def erase(step: steps.Erase, see: Callable) -> list[Problem]:
     rng = np.random.default_rng(0)
     area = rng.uniform(*step.scale, 10_000)
     ratio = np.exp(rng.uniform(np.log(0.3), -np.log(0.3), 10_000))
-    own = np.sqrt(area * ratio).clip(max=1) * np.sqrt(area / ratio).clip(max=1)
-    own += rng.normal(0, 0.01, 10_000)  # by whole pixels
-    problems.append(unlike((tall * wide)[hit] / SIZE**2, own, "areas"))
+    own = 1  # pixels whose centre is in the box
+    for side in (np.sqrt(area * ratio), np.sqrt(area / ratio)):
+        side = side.clip(max=1) * SIZE
+        start = rng.uniform(0, SIZE - side)
+        own = own * (np.ceil(start + side - 0.5) - np.ceil(start - 0.5))
+    problems.append(unlike((tall * wide)[hit], own[own > 0], "pixels"))
     noise = images.permute(0, 2, 3, 1)[changed].numpy()  # (pixels, 3)
-    uniform = abs(noise.mean() - 127.5) < 8 and noise.std() > 60
-    if not uniform or abs(np.corrcoef(noise.T)[0, 1]) > 0.3:
+    uniform = abs(noise.mean() - 127.5) < 6 * 74 / noise.size**0.5 and noise.std() > 60
+    if len(noise) > 1000 and (not uniform or abs(np.corrcoef(noise.T)[0, 1]) > 0.3):
         problems.append("what it fills in is no noise over all values")
     middles = (changed.any(1) * torch.arange(SIZE)).sum(1).numpy()[hit] / wide[hit]
-    return [*problems, "always in the same place" if middles.std() < 2 else None]
+    still = middles.std() < 2 and np.sqrt(step.scale[1]) < 0.7  # else there is hardly another place
+    return [*problems, "always in the same place" if still else None]
 
 
 def policy(step: policies.Policy, see: Callable) -> list[Problem]:
@@ -201,17 +210,22 @@ def policy(step: policies.Policy, see: Callable) -> list[Problem]:
     else:
         space = autoaugment.RandAugment()._augmentation_space(policies.BINS, (SIZE, SIZE))
     problems, same = [], 0.0
-    bins = range(policies.BINS) if step.magnitude is None else [step.magnitude]
+    drawn = range(policies.BINS) if step.magnitude is None else [step.magnitude]
     for theirs, (strengths, signed) in space.items():
         name = re.sub("(?<=[a-z])([XY])", r"_\1", theirs).lower().replace("color", "saturation")
-        kept = []
+        kept, rounds = [], theirs in ROUNDED
         if theirs == "Identity":
             same += 1 / len(space)
             continue
-        for level in (1, 9, policies.BINS - 1, *bins):
+        for level in {1, 9, policies.BINS - 1, *drawn}:
             for sign in (-1, 1):
                 strength = round(float(strengths[level]), 4) if strengths.ndim else 0.0
                 strength *= sign if signed else 1
+                if level in drawn:
+                    probe = _by_torchvision(where()[None], theirs, strength)
+                    kept.append(float((probe - where()).abs().max() <= rounds))
+                if level not in (1, 9, policies.BINS - 1):
+                    continue
                 made = _by_torchvision(pictures, theirs, strength)
                 inside = _by_torchvision(torch.full_like(pictures, 255), theirs, strength) > 254
                 inside |= torch.tensor(theirs not in GEOMETRIC)
@@ -220,11 +234,9 @@ def policy(step: policies.Policy, see: Callable) -> list[Problem]:
                 own, matrix = step.apply(name, pictures.float(), share, signs)
                 own = resample(own, matrix, False)
                 off = (own - made).abs()[inside]
-                if len(off) and off.max() > (2.2 if theirs in ROUNDED else 1.05):
+                if len(off) and off.max() > (2.2 if rounds else 1.05):
                     problems.append(f"{name} of {strength:.3g} is not torchvision's")
-                probe = _by_torchvision(where()[None], theirs, strength)
-                kept.append(float((probe - where()).abs().max() <= 1))  # it rounds
-        same += sum(kept[6:]) / len(kept[6:]) / len(space)
+        same += sum(kept) / len(kept) / len(space)
     unchanged = int(((see(1)[0] - where().float()).abs().amax((1, 2, 3)) < 0.5).sum())
     problems.append(rare(unchanged, COPIES, same**step.count, "as it was"))
     return problems[:3]
@@ -246,7 +258,7 @@ def mixed(name: str, step: steps.MixUp | steps.CutMix, context: AuditContext) ->
     if (which[two] >= len(own)).any():
         return ["labels of other pictures"]
     first, second = own[which[:, 0]], own[which[:, 1] * two]
-    if name == "mixup":
+    if type(step) is steps.MixUp:
         share = top.view(-1, 2, 1, 1, 1)
         off = (images - share[:, 0] * first - share[:, 1] * second).abs().amax((1, 2, 3)) / 255
     else:
@@ -255,15 +267,15 @@ def mixed(name: str, step: steps.MixUp | steps.CutMix, context: AuditContext) ->
     wrong = len(off[two]) > 0 and off[two].median() > 0.02
     problems = ["pictures are not mixed as their labels are"] if wrong else []
     largest = [fed(context, configured, data, epoch)[1].amax(1) for epoch in range(2, 6)]
-    drawn = _shares(name, step.alpha)
+    drawn = _shares(step)
     return [*problems, unlike(torch.cat(largest).numpy(), np.maximum(drawn, 1 - drawn), "shares")]
 
 
-def _shares(name: str, alpha: float) -> np.ndarray:
+def _shares(step: steps.MixUp | steps.CutMix) -> np.ndarray:
     """Many draws of the first picture's share: Beta's, or what a box of the rest leaves of it."""
     rng = np.random.default_rng(0)
-    share = rng.beta(alpha, alpha, 20_000)
-    if name == "mixup":
+    share = rng.beta(step.alpha, step.alpha, 20_000)
+    if type(step) is steps.MixUp:
         return share
     half = np.sqrt(1 - share) / 2
     sides = [  # of the box within the picture, from a middle that is anywhere
@@ -302,7 +314,7 @@ def steps_as_configured(context: AuditContext) -> Seen:
 
 
 def _problems(context: AuditContext, name: str, parameters: dict, step: object) -> list[Problem]:
-    if isinstance(step, steps.MixUp | steps.CutMix):
+    if type(step) in (steps.MixUp, steps.CutMix):
         return mixed(name, step, context)
     if type(step) not in MEASURED:  # a step of the reader's own, whose definition is unknown here
         return []
@@ -324,17 +336,45 @@ def _problems(context: AuditContext, name: str, parameters: dict, step: object) 
 
 @check("the augmentation's steps in their order", "a step left out, or one that comes too early")
 def steps_in_order(context: AuditContext) -> Seen:
-    configured, mirror = feed.unmixed(context), context.data.mirror
-    whole, expected = build_augmentation(configured, mirror), "each step on what the last one made"
-    if whole is None or len(whole.steps) < 2:
-        return True, expected, f"{len(configured)} step"
-    pictures = where().expand(COPIES, 3, SIZE, SIZE)
+    augmentation = build_augmentation(feed.unmixed(context), context.data.mirror)
+    expected = "each step on what the last one made, its geometry resampled with others' at once"
+    if augmentation is None:
+        return True, expected, "no step"
+    pictures = where().repeat(COPIES, 1, 1, 1)
+    one_by_one, moves = pictures.clone(), []
     draws = torch.Generator().manual_seed(0)
-    one_by_one = pictures
-    for step in configured:
-        one_by_one = build_augmentation([step], mirror)(one_by_one, draws)
-    together = whole(pictures, torch.Generator().manual_seed(0))
+
+    def moved(images: Tensor) -> Tensor:
+        for matrix, whole in moves:
+            images = resample(images, matrix, whole)
+        moves.clear()
+        return images
+
+    for step in augmentation.steps:
+        one_by_one = moved(one_by_one) if step.after_geometry else one_by_one
+        one_by_one, matrix = step.both(one_by_one, draws)
+        moves += [] if matrix is None else [(matrix, step.exact)]
+    one_by_one = moved(one_by_one)
+    together = augmentation(pictures.clone(), torch.Generator().manual_seed(0))
     inside = slice(SIZE // 4, -SIZE // 4)  # one resampling of all reflects otherwise than several
     off = (together.float() - one_by_one.float()).abs()[:, :, inside, inside].mean((1, 2, 3))
     same = float((off < STRIDE / 4).float().mean())  # less than a pixel's way
     return same > 0.6, expected, f"{same:.0%} of {COPIES} pictures alike", same / 0.6
+
+
+@check("pictures are changed one by one", "a mean, a draw or an index over the batch instead")
+def changed_one_by_one(context: AuditContext) -> Seen:
+    augmentation = build_augmentation(feed.unmixed(context), context.data.mirror)
+    expected = "the same change of a picture, whatever others are in its batch"
+    if augmentation is None:
+        return True, expected, "no step"
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randint(256, (32, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
+    others = pictures.clone()
+    others[16:] = where()
+    first, second = (
+        augmentation(batch.clone(), torch.Generator().manual_seed(0)).float()
+        for batch in (pictures, others)
+    )
+    off = float((first - second)[:16].abs().max())
+    return off < 0.5, expected, f"{off:.1f} of 255 off"

@@ -1,14 +1,18 @@
 """What the audit's checks look at: a level's own network, data and trainer, few and small.
 
-Everything here goes through the code that a run goes through, in float32, on at most 64 pictures
-at the smallest size that networks accept. What a check compares it with is computed apart from it.
+Everything here goes through the code that a run goes through, in float32, on a few dozen pictures
+at the smallest size that networks accept, or near it. What a check compares it with is computed
+apart from it.
 """
 
+import contextlib
 import copy
 import dataclasses
+import logging
 import tempfile
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -22,16 +26,19 @@ from torchvision.transforms import functional as tv
 from common.config import LevelConfig, Step
 from common.data import ImageSet, Splits
 from common.data.splits import in_turn
-from common.models import StagedNetwork, Trunk
+from common.models import StagedNetwork, Trunk, check_network
 from common.runtime import Runtime, counter_seed
 from common.training import Trainer, fit, guards
 from common.utils.errors import UserError, line
+
+log = logging.getLogger("rungs")
 
 T = TypeVar("T")
 
 SIZE = 32  # pixels: the smallest input that is accepted
 COUNTS = {"train": 44, "val": 20, "test": 20}  # pictures; their last batches are short
 BATCH = 16
+SCRATCH = ".audit-"  # how folders begin that hold what is written meanwhile
 
 # RGB in [0, 1] that published weights were trained on; kept apart from the run's own on purpose
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -70,8 +77,10 @@ def check(name: str, cause: str) -> Callable[[Callable], Check]:
         @wraps(function)
         def run(context: "AuditContext") -> Finding:
             try:
-                with guards.explained(BATCH):
+                with guards.explained(BATCH), _memory():
                     passed, expected, seen, *margin = function(context)
+            except guards.NotFinite as error:
+                return Finding(name, False, "numbers", line(error), cause)
             except UserError:
                 raise
             except Exception as error:  # a bug may raise anything; that is a finding too
@@ -86,6 +95,14 @@ def check(name: str, cause: str) -> Callable[[Callable], Check]:
     return wrap
 
 
+@contextlib.contextmanager
+def _memory() -> Iterator[None]:
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise UserError("no memory for the audit; --audit false leaves it out") from error
+
+
 class AuditContext:
     """A level as the checks see it.
 
@@ -94,6 +111,7 @@ class AuditContext:
         build_network: the level's own.
         data: the whole data, of which a few pictures are used.
         main: the level's own, which is run whole; None where there is none.
+        scratch: where its runs may keep what they write; None: where the system keeps such files.
     """
 
     def __init__(
@@ -103,12 +121,22 @@ class AuditContext:
         data: Splits,
         runtime: Runtime,
         main: Callable[[LevelConfig], dict] | None = None,
+        scratch: Path | None = None,
     ):
-        self.main = main
+        self.main, self.scratch = main, scratch
         self.config = copy.deepcopy(config)
-        self.config.network.image_size = SIZE
         self.config.train.batch_size = BATCH
-        self.config.resume = False
+        self.config.resume = self.config.anew = self.config.audit = False
+        self.config.reports, self.config.log = None, "none"
+        for size in (2 * SIZE, SIZE):
+            self.config.network.image_size = size
+            with_weights = self.config.network.weights
+            try:
+                check_network(self.config.network)
+            except UserError:  # of layers that hang on the size, as in mlp: the file's do not fit
+                self.config.network.weights = "none"
+                check_network(self.config.network)
+                log.info("audited without the weights %s, at other sizes", with_weights)
         self.runtime = Runtime(runtime.device, torch.float32, runtime.fast)
         self.whole, self.data = data, _few(data)
         self.build_network = build_network
@@ -121,6 +149,13 @@ class AuditContext:
         if make not in self._made:
             self._made[make] = make(self)
         return self._made[make]
+
+    @contextlib.contextmanager
+    def folder(self) -> Iterator[Path]:
+        """A folder for the block."""
+        options = {"dir": self.scratch, "prefix": SCRATCH}
+        with tempfile.TemporaryDirectory(**options) as place:
+            yield Path(place)
 
     def network(self, size: int = SIZE, classes: int | None = None) -> StagedNetwork:
         """A network of its own for each caller, for pictures of this size, with a fresh head."""
@@ -171,8 +206,8 @@ class AuditContext:
         config = copy.deepcopy(self.config)
         config.train.epochs, config.train.early_stopping = epochs, patience
         network = self.network()
-        with tempfile.TemporaryDirectory() as folder:
-            fit(network, data, config, self.trunk(network), Path(folder))
+        with self.folder() as folder:
+            fit(network, data, config, self.trunk(network), folder)
         return network
 
     def pictures(self, part: ImageSet) -> Tensor:
@@ -187,12 +222,17 @@ class AuditContext:
 
 
 def _few(data: Splits) -> Splits:
-    """A few pictures of each part, all classes in turn."""
+    """A few pictures of each part, all classes in turn, in an array of their own."""
     parts = {}
     for name, count in COUNTS.items():
         part = getattr(data, name)
         turns = in_turn(part.labels)[:count]
         parts[name] = part.subset(turns.sort().values)
+    rows = torch.cat([part.rows for part in parts.values()]).unique()
+    source = data.train.source[rows]
+    for name, part in parts.items():
+        own = torch.searchsorted(rows, part.rows)
+        parts[name] = dataclasses.replace(part, source=source, rows=own)
     return dataclasses.replace(data, **parts)
 
 
@@ -217,6 +257,8 @@ def without_dropout(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd | StochasticDepth):
             module.p = 0.0
+        if isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
     return network
 
 
@@ -228,3 +270,20 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Te
     else:
         hit = logs.gather(1, targets[:, None]).mean()
     return -((1 - smoothing) * hit + smoothing * logs.mean())
+
+
+@contextlib.contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """A GPU adds up in the same order each time for the block, as far as it can."""
+    if device.type != "cuda":
+        yield
+        return
+    was = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it cannot
+            yield
+    finally:
+        torch.use_deterministic_algorithms(was, warn_only=warns)

@@ -11,15 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.audit.context import COUNTS, AuditContext
-from common.config.registry import named_step
-from common.data import ImageSet, Splits
-
-MIXING = "mixup", "cutmix"  # steps after which a picture has no label of its own
+from common.audit.context import COUNTS, AuditContext, repeatable
+from common.config import Step
+from common.data import ImageSet, Splits, build_augmentation
 
 
 @dataclass(frozen=True)
-class Step:
+class Fed:
     """What one step of the optimiser got: network input (B, 3, S, S), int64 (B,) or (B, C)."""
 
     epoch: int
@@ -34,10 +32,12 @@ class Record:
     Attributes:
         steps: in order.
         evaluated: network input (N, 3, S, S) of each epoch's evaluation.
+        parameters: the network's, after them all.
     """
 
-    steps: list[Step]
+    steps: list[Fed]
     evaluated: list[Tensor]
+    parameters: dict[str, Tensor]
 
     def epoch(self, number: int) -> tuple[Tensor, Tensor]:
         """An epoch's pictures and labels, in the order in which they came."""
@@ -64,23 +64,27 @@ def record(
 
     def spy(number: int, features: object, targets: Tensor) -> tuple[Tensor, Tensor]:
         result = step(number, features, targets)
-        steps.append(Step(epoch, torch.cat(passed), targets.cpu()))
+        steps.append(Fed(epoch, torch.cat(passed), targets.cpu()))
         passed.clear()
         return result
 
     trainer.step = spy
     epoch = 1
-    for features, targets in () if trains else trainer.train.epoch(epoch):
-        images = torch.cat(passed) if passed else features.x.cpu()  # without a trunk
-        steps.append(Step(epoch, images, targets.cpu()))
-        passed.clear()
-    for epoch in (1, 2) if trains else ():
-        trainer.epoch(epoch)
-        evaluated.append(torch.cat(passed))
-        passed.clear()
-    for hook in hooks:  # the trunk's stages serve others
-        hook.remove()
-    return Record(steps, evaluated)
+    try:
+        for features, targets in () if trains else trainer.train.epoch(epoch):
+            images = torch.cat(passed) if passed else features.x.cpu()  # without a trunk
+            steps.append(Fed(epoch, images, targets.cpu()))
+            passed.clear()
+        for epoch in (1, 2) if trains else ():
+            with repeatable(context.runtime.device):
+                trainer.epoch(epoch)
+            evaluated.append(torch.cat(passed))
+            passed.clear()
+    finally:
+        for hook in hooks:  # the trunk's stages serve others
+            hook.remove()
+    state = {name: p.detach().clone() for name, p in trainer.network.named_parameters()}
+    return Record(steps, evaluated, state)
 
 
 def numbered(context: AuditContext, side: int | None = None) -> Splits:
@@ -111,22 +115,25 @@ def copies(context: AuditContext, picture: Tensor, count: int) -> Splits:
     return replace(context.data, train=times(count), val=times(1), test=times(1))
 
 
-def unmixed(context: AuditContext) -> list:
-    """The run's augmentation without the steps that mix pictures."""
-    return [step for step in context.config.augment if named_step(step)[0] not in MIXING]
+def unmixed(context: AuditContext) -> list[Step]:
+    """The run's augmentation without the steps that mix pictures, whose labels say what was fed."""
+    configured = context.config.augment
+    built = build_augmentation(configured, context.data.mirror)
+    pairs = zip(configured, built.steps, strict=True) if built else ()
+    return [step for step, made in pairs if not made.mixes]
 
 
 def plain(context: AuditContext) -> Record:
     """Numbered pictures as they are, for an epoch."""
-    return record(context, numbered(context), augment=[], trains=False)
+    return record(context, context.once(numbered), augment=[], trains=False)
 
 
 def augmented(context: AuditContext) -> Record:
     """Numbered pictures, by the run's augmentation, for two epochs."""
-    return record(context, numbered(context), unmixed(context))
+    return record(context, context.once(numbered), unmixed(context))
 
 
 def copied(context: AuditContext) -> Record:
     """One of the numbered pictures as all of train, by the run's augmentation, for two epochs."""
-    picture = numbered(context).train.images[0]
+    picture = context.once(numbered).train.images[0]
     return record(context, copies(context, picture, COUNTS["train"]), unmixed(context))

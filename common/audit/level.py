@@ -1,23 +1,32 @@
 """The audit's checks on the level's own `main`: run whole, on the few pictures, in a folder apart.
 
-`fit`, `evaluate` and the report are the real ones; what passes between them is looked at.
+`fit`, `evaluate` and the report are the real ones; what passes between them is looked at. What a
+run.py of another build does not have, is not.
 """
 
 import contextlib
 import copy
+import importlib
 import logging
-import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from pathlib import Path
+from itertools import groupby, pairwise
+from typing import Any
 from unittest.mock import patch
 
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from common.audit.context import AuditContext, Seen, check, cross_entropy
+from common.audit.context import (
+    AuditContext,
+    Seen,
+    check,
+    cross_entropy,
+    largest_gap,
+    plain_logits,
+    repeatable,
+)
 from common.config import LevelConfig
 from common.data import ImageSet, Splits
 from common.evaluation import Results
@@ -29,8 +38,8 @@ from common.training import checkpoint
 from common.utils import paths
 
 
-class Stop(Exception):
-    """Ends a run at its door to training."""
+class Stop(BaseException):
+    """Ends a run at its door to training, whatever it catches."""
 
 
 class Silent(logging.NullHandler):
@@ -63,61 +72,92 @@ class Seam:
     """What was seen between the parts of a run.
 
     Attributes:
-        start: the network's tensors when training begins.
-        sums: of the network's tensors, by the moment after which they were taken.
-        given: the data of each call.
+        parts: which of fit and evaluate run.py has; calls: of them, in order.
+        data, settings: the run's.
+        wrong: what a part was given instead.
+        start, adapted: the network's tensors when training begins, and what it says of batch norm.
+        sums: of the network's tensors, by what had just happened.
+        plain: logits of train, val and test by a plain pass, when evaluate is called.
+        results, metrics, written: what evaluate and main returned, and what was to be written.
         moment: where the run is; touched: when the test pictures were read.
     """
 
-    start: dict[str, Tensor] = field(default_factory=dict)
-    adapted: int = 0
-    sums: dict[str, list[float]] = field(default_factory=dict)
-    given: dict[str, Splits] = field(default_factory=dict)
     parts: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
+    data: Splits | None = None
+    settings: dict | None = None
+    wrong: list[str] = field(default_factory=list)
+    start: dict[str, Tensor] = field(default_factory=dict)
+    adapted: int = 0
+    sums: list[tuple[str, list[float]]] = field(default_factory=list)
+    plain: dict[str, Tensor] = field(default_factory=dict)
     results: Results | None = None
-    written: object = None
     metrics: dict | None = None
+    written: Any = None
     moment: str = "before training"
     touched: set[str] = field(default_factory=set)
+
+    def given(self, part: str, values: list) -> StagedNetwork:
+        """Look at what a part was called with; returns the network."""
+        self.calls.append(part)
+        data, config = (_first(kind, values) for kind in (Splits, LevelConfig))
+        for name in ("train", "val", "test"):
+            if data is not None and getattr(data, name) is not getattr(self.data, name):
+                self.wrong.append(f"{part} got other {name} pictures than the run's")
+        if config is not None and config.settings() != self.settings:
+            self.wrong.append(f"{part} got other settings than the run's")
+        return _first(StagedNetwork, values)
+
+    def note(self, what: str, network: StagedNetwork) -> None:
+        """Something has happened; a hash of the network would take ten times as long as sums."""
+        state = network.state_dict().values()
+        self.sums.append((what, [float(value.cpu().double().sum()) for value in state]))
+
+
+def _first(kind: type, values: list) -> Any:
+    return next((value for value in values if isinstance(value, kind)), None)
 
 
 def run_whole(
     context: AuditContext, config: LevelConfig, start: dict | None = None, only_start: bool = False
 ) -> Seam:
     """The level's main with this config; `start` is what the level that it starts from left."""
-    seam, names = Seam(), context.main.__globals__
+    seam, names = Seam(settings=copy.deepcopy(config).settings()), context.main.__globals__
     test = context.data.test
     watched = Watched(test.source, test.rows, test.labels, test.classes, test.names)
     object.__setattr__(watched, "seam", seam)
-    data = replace(context.data, test=watched)
+    seam.data = replace(context.data, test=watched)
+    before = {name: names[name] for name in ("fit", "evaluate") if name in names}
+    seam.parts = [*before]
 
-    def fit(network: StagedNetwork, data: Splits, *rest: object, **named: object) -> list[dict]:
-        seam.calls.append("fit")
-        seam.given["fit"], seam.adapted = data, network.adapted
-        seam.start = copy.deepcopy(network.state_dict())
+    def fit(*given: object, **named: object) -> list[dict]:
+        network = seam.given("fit", [*given, *named.values()])
+        if not seam.start:
+            seam.start, seam.adapted = copy.deepcopy(network.state_dict()), network.adapted
         if only_start:
             raise Stop
         seam.moment = "in training"
-        history = before["fit"](network, data, *rest, **named)
+        history = before["fit"](*given, **named)
         seam.moment = "after training"
-        seam.sums["training"] = _sums(network)
+        seam.note("training", network)
         return history
 
-    def evaluate(network: StagedNetwork, data: Splits, *rest: object, **named: object) -> Results:
-        seam.calls.append("evaluate")
-        seam.given["evaluate"] = data
-        seam.sums["what came before the test"] = _sums(network)
+    def evaluate(*given: object, **named: object) -> Results:
+        network = seam.given("evaluate", [*given, *named.values()])
+        seam.note("what came before the test", network)
+        training = network.training
+        for part in ("train", "val", "test"):
+            images = context.pictures(getattr(context.data, part))
+            seam.plain[part] = plain_logits(network, images)
+        network.train(training)
         seam.moment = "in evaluate"
-        seam.results = before["evaluate"](network, data, *rest, **named)
+        seam.results = before["evaluate"](*given, **named)
         seam.moment = "after evaluate"
-        seam.sums["the test"] = _sums(network)
+        seam.note("the test", network)
         return seam.results
 
-    before = {name: names[name] for name in ("fit", "evaluate") if name in names}
-    seam.parts = [*before]
     ours = {"fit": fit, "evaluate": evaluate}
-    with _apart(context, data, config, start, seam):
+    with _apart(context, config, start, seam):
         names.update({name: ours[name] for name in before})
         try:
             with contextlib.suppress(Stop):
@@ -127,44 +167,38 @@ def run_whole(
     return seam
 
 
-def _sums(network: StagedNetwork) -> list[float]:
-    """What tells whether anything has moved; a hash takes ten times as long."""
-    return [float(value.double().sum()) for value in network.state_dict().values()]
-
-
 @contextlib.contextmanager
 def _apart(
-    context: AuditContext, data: Splits, config: LevelConfig, start: dict | None, seam: Seam
+    context: AuditContext, config: LevelConfig, start: dict | None, seam: Seam
 ) -> Iterator[None]:
     """A project of its own for an Experiment: its folder, its data, and no log, lock or report."""
+    experiment = importlib.import_module("common.experiment")  # which imports the audit
     log, name = logging.getLogger("rungs"), config.network.start_from
-    handlers = log.handlers[:]
-    Experiment = context.main.__globals__["Experiment"]  # noqa: N806
-    experiment, report = sys.modules[Experiment.__module__], Experiment.report
+    handlers, report = log.handlers[:], experiment.Experiment.report
 
-    def reported(run: object, network: StagedNetwork, *rest: object) -> dict:
-        seam.sums["what came before the report"] = _sums(network)
-        return report(run, network, *rest)
+    def reported(run: object, network: StagedNetwork, *rest: object, **named: object) -> dict:
+        seam.note("what came before the report", network)
+        return report(run, network, *rest, **named)
 
     def written(run: object, *_: object) -> None:
         seam.written = run
 
     stands = {
-        "load_splits": lambda *_: data,
+        "load_splits": lambda *_: seam.data,
         "fetch": lambda *_: None,
         "start_runtime": lambda *_: context.runtime,
         "write_report": written,
         "Logbook": Silent,
     }
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+    with context.folder() as folder, contextlib.ExitStack() as stack:
         stack.enter_context(patch.multiple(experiment, **stands))
-        stack.enter_context(patch.object(Experiment, "report", reported))
-        stack.enter_context(patch.object(experiment.guards, "lock"))
+        stack.enter_context(patch.object(experiment.Experiment, "report", reported))
+        stack.enter_context(patch.multiple(experiment.guards, lock=_nothing, check_room=_nothing))
         stack.enter_context(patch.object(experiment.distributed, "join", lambda *_: ALONE))
-        stack.enter_context(patch.object(paths, "PROJECT", Path(folder)))
+        stack.enter_context(patch.object(paths, "PROJECT", folder))
         if name and start:
             level, _, stem = name.partition("/")
-            run = paths.runs_folder(data.title)
+            run = paths.runs_folder(seam.data.title)
             run /= paths.run_name(level, stem or "config", config.seed)
             run.mkdir(parents=True)
             checkpoint.save(run / "best.pt", start)
@@ -174,12 +208,14 @@ def _apart(
             log.handlers[:] = handlers
 
 
-def _config(context: AuditContext, **changes: object) -> LevelConfig:
+def _nothing(*_: object) -> None:
+    pass
+
+
+def _config(context: AuditContext, seed: int | None = None) -> LevelConfig:
     config = copy.deepcopy(context.config)
-    config.train.epochs, config.train.early_stopping, config.audit = 1, None, False
-    config.reports, config.anew, config.log = None, False, "none"
-    for key, value in changes.items():
-        setattr(config, key, value)
+    config.train.epochs, config.train.early_stopping = 1, None
+    config.seed = config.seed if seed is None else seed
     return config
 
 
@@ -211,21 +247,21 @@ def whole(context: AuditContext) -> Seam:
     """A run of the level's main, which several checks look at."""
     if "Experiment" not in getattr(context.main, "__globals__", ()):
         return Seam()
-    return run_whole(context, _config(context), context.once(left_by_the_level_before))
+    with repeatable(context.runtime.device):
+        return run_whole(context, _config(context), context.once(left_by_the_level_before))
 
 
-@check("main trains, then tests", "a run.py that leaves out a part, or gives it other data")
+@check("main trains, then tests", "a run.py that leaves out a part, or gives it something else")
 def trains_then_tests(context: AuditContext) -> Seen:
-    seam, wrong = context.once(whole), []
-    if seam.calls != seam.parts:
-        wrong.append(f"called {', '.join(seam.calls) or 'neither'}")
-    for name, data in seam.given.items():
-        if not isinstance(data.test, Watched) or data.train is not seam.given["fit"].train:
-            wrong.append(f"{name} got other data than the run's")
-    for (_, before), (moment, after) in pairwise(seam.sums.items()):
-        if before != after:
-            wrong.append(f"the network was changed by {moment}")
-    expected = "fit, then evaluate, on the run's own data, and nothing moved in between"
+    seam = context.once(whole)
+    wrong = [*seam.wrong]
+    calls = [name for name, _ in groupby(seam.calls)]  # fit may be called for each of two phases
+    if calls != seam.parts:
+        wrong.append(f"called {', '.join(calls) or 'neither'}")
+    for (_, before), (what, after) in pairwise(seam.sums):
+        if before != after and what != "training":
+            wrong.append(f"the network was changed by {what}")
+    expected = "fit, then evaluate, with the run's own data and settings, and nothing else moves"
     return not wrong, expected, ", ".join(wrong) or _seen(seam, "fit", "evaluate")
 
 
@@ -241,7 +277,7 @@ def test_untouched(context: AuditContext) -> Seen:
 def reported_as_computed(context: AuditContext) -> Seen:
     seam = context.once(whole)
     wrong = [*_wrong_figures(seam)] if "evaluate" in seam.parts else []
-    expected = "the figures of evaluate's own logits"
+    expected = "the figures of evaluate's own logits, and those a plain pass's"
     return not wrong, expected, ", ".join(wrong) or _seen(seam, "evaluate")
 
 
@@ -249,19 +285,35 @@ def reported_as_computed(context: AuditContext) -> Seen:
 def starts_as_configured(context: AuditContext) -> Seen:
     seam, before = context.once(whole), context.once(left_by_the_level_before)
     expected = "the weights of the file or of the level before, the rest by the seed"
-    if "fit" not in seam.parts:
+    if "fit" not in seam.parts or not seam.start:
         return True, expected, _seen(seam, "fit")
     wrong = [*_wrong_start(context, seam, before)]
-    loaded = {k for k in before["network"] if k in seam.start} if before else set()
+    loaded = set(before["network"]) if before else set()
     if context.config.network.new_head:
         loaded = {key for key in loaded if not key.startswith("head.")}
-    drawn = seam.start.keys() - loaded
+    drawn = [key for key in seam.start.keys() - loaded if _by_chance(context, key)]
     for same in (True, False) if drawn else ():
-        config = _config(context, seed=context.config.seed + (not same))
-        other = run_whole(context, config, before, only_start=True).start
+        config = _config(context, context.config.seed + (not same))
+        with repeatable(context.runtime.device):
+            other = run_whole(context, config, before, only_start=True).start
         if all(torch.equal(seam.start[key], other[key]) for key in drawn) != same:
             wrong.append("the same seed starts otherwise" if same else "another seed starts alike")
     return not wrong, expected, ", ".join(wrong) or "that"
+
+
+def _by_chance(context: AuditContext, key: str) -> bool:
+    """Whether a tensor of the network is drawn: one that starts at zero hangs on no seed."""
+    own, other = (network.state_dict()[key] for network in context.once(_two_networks))
+    return not torch.equal(own, other)
+
+
+def _two_networks(context: AuditContext) -> tuple[StagedNetwork, StagedNetwork]:
+    """The level's network as its build_network draws it twice."""
+    networks = []
+    for _ in range(2):
+        config = copy.deepcopy(context.config)
+        networks.append(context.build_network(config, len(context.data.classes)))
+    return networks[0], networks[1]
 
 
 def _seen(seam: Seam, *parts: str) -> str:
@@ -273,7 +325,7 @@ def _seen(seam: Seam, *parts: str) -> str:
 def _wrong_figures(seam: Seam) -> Iterator[str]:
     """Which reported figures are not those of the logits that evaluate computed."""
     if seam.results is None or not isinstance(seam.metrics, dict):
-        yield "nothing reported"
+        yield "main returned no metrics" if seam.results else "evaluate was never called"
         return
     for part in ("train", "val", "test", "test_single"):
         predictions, figures = getattr(seam.results, part), seam.metrics.get(part, {})
@@ -284,11 +336,29 @@ def _wrong_figures(seam: Seam) -> Iterator[str]:
         off = [k for k, v in own.items() if abs(figures.get(k, -1) - v) > 1e-5 * max(1, abs(v))]
         if off:
             yield f"{part}'s {off[0]} is {figures.get(off[0])}, not {own[off[0]]}"
+        plain = seam.plain.get("test" if part == "test_single" else part)
+        if part != "test" and (
+            plain.shape != predictions.logits.shape or largest_gap(predictions.logits, plain) > 1e-3
+        ):
+            yield f"{part} scored by other logits than a plain pass over it has"
+    val, detail = seam.results.val, seam.metrics.get("detail", {})
+    if "temperature" in detail and not _likeliest(detail["temperature"], val.logits, val.labels):
+        yield f"temperature {detail['temperature']:.2f} is not val's likeliest"
     run, test = seam.written, seam.results.test
     if run is None or not torch.equal(torch.from_numpy(run.predictions), test.logits.argmax(1)):
         yield "other predictions written than computed"
     elif not torch.equal(torch.from_numpy(run.labels), test.labels):
         yield "other labels written than test's"
+
+
+def _likeliest(temperature: float, logits: Tensor, labels: Tensor) -> bool:
+    """Whether no temperature from 0.05 to 20 makes the labels likelier, to a thousandth nat."""
+
+    def loss(value: float) -> float:
+        return float(cross_entropy(logits.double() / value, labels))
+
+    best = minimize_scalar(loss, bounds=(0.05, 20), method="bounded")
+    return loss(temperature) < best.fun + 1e-3
 
 
 def _wrong_start(context: AuditContext, seam: Seam, before: dict | None) -> Iterator[str]:
@@ -298,18 +368,16 @@ def _wrong_start(context: AuditContext, seam: Seam, before: dict | None) -> Iter
         kept = [k for k in before["network"] if not (config.new_head and k.startswith("head."))]
         off = [k for k in kept if not torch.equal(seam.start[k].cpu(), before["network"][k])]
         if off:
-            yield f"start_from's {off[0]} and {len(off) - 1} more are not in"
+            yield f"{len(off)} of start_from's {len(kept)} tensors are not in, as {off[0]}"
         return
     count = pictures_to_adapt(config, context.data)
     if seam.adapted != count:
         yield f"batch norm adapted on {seam.adapted} pictures, not {count}"
-    own = context.network().state_dict()
+    own = {k: v for k, v in context.network().state_dict().items() if k.startswith("stages.")}
     for key, value in own.items() if weights_file(config) else ():
-        statistic = key.startswith("stages.") and key.endswith(STATISTICS)
-        same = torch.equal(seam.start[key], value)
-        if key.startswith("stages.") and not (statistic and count) and not same:
+        if not (count and key.endswith(STATISTICS)) and not torch.equal(seam.start[key], value):
             yield f"{key} is not as in the weights"
             return
-    moved = [k for k in own if k.endswith("running_var") and k.startswith("stages.")]
-    if count and moved and all(torch.equal(seam.start[k], own[k]) for k in moved):
+    moved = [key for key in own if key.endswith("running_var")]
+    if count and moved and all(torch.equal(seam.start[key], own[key]) for key in moved):
         yield "batch norm was not adapted"

@@ -1,6 +1,7 @@
 """The audit's checks on the network and its head, before anything trains."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -16,7 +17,11 @@ from common.audit.context import (
     plain_logits,
 )
 from common.audit.plan import key_starts, parts_in
+from common.config import NetworkConfig
 from common.config.registry import named_step
+from common.models import StagedNetwork, as_map
+from common.models.backbones import build_architecture
+from common.models.staged import average
 from common.models.weights import weights_file
 
 
@@ -42,13 +47,15 @@ def loss_at_start(context: AuditContext) -> Seen:
 
 @check("logits, not probabilities", "a softmax or a ReLU after the last layer")
 def logits_not_probabilities(context: AuditContext) -> Seen:
-    logits = plain_logits(context.network(), context.pictures(context.data.train))
+    logits = plain_logits(stirred(context.network()), context.pictures(context.data.train))
     sums, low, high = logits.sum(1), float(logits.min()), float(logits.max())
     probabilities = low >= 0 and high <= 1 and bool(((sums - 1).abs() < 1e-3).all())
     logged = high <= 1e-6 and bool(((logits.exp().sum(1) - 1).abs() < 1e-3).all())
     seen = f"{low:.2f} to {high:.2f}" + (", rows that sum to 1" if probabilities else "")
     seen += ", log-probabilities" if logged else ""
-    return low < 0 < high and not (probabilities or logged), "values below and above 0", seen
+    bare = low != 0 and high != 0  # a ReLU leaves zeros
+    expected = "values without a bound at 0, nor rows that are shares"
+    return bare and not (probabilities or logged), expected, seen
 
 
 @check("no two linear layers in a row", "a nonlinearity left out: two such layers are one")
@@ -85,23 +92,25 @@ def weights_loaded(context: AuditContext) -> Seen:
         held = load_file(file)
     else:
         held = torch.load(file, map_location="cpu", weights_only=True)
-    own = {
-        name: value.cpu()
-        for name, value in network.stages.state_dict().items()
-        if value.is_floating_point() and not name.endswith("pos_embedding")  # fitted to the size
+    reference = build_architecture(network_config(context))  # which the file's names are for
+    names = reference.network.state_dict()
+    fitting = {k: v for k, v in held.items() if k in names and v.shape == names[k].shape}
+    reference.network.load_state_dict(fitting, strict=False)
+    theirs = {
+        f"{name}.{key}": value
+        for name, stage, _ in reference.stages
+        for key, value in stage.state_dict().items()
+        if value.is_floating_point() and not key.endswith("pos_embedding")  # fitted to the size
     }
-    shapes = {value.shape for value in own.values()}
-    theirs = [value for value in held.values() if value.shape in shapes]
-    used, off = 0, []
-    for name, value in own.items():  # both from the picture up
-        later = (n for n in range(used, len(theirs)) if _same(theirs[n], value))
-        place = next(later, None)
-        if place is None and any(_same(value, other) for other in theirs):
-            place = used if "class_token" in held else None  # whose file has another order
-        off += [name] if place is None else []
-        used = used if place is None else max(used, place if "class_token" in held else place + 1)
-    seen = f"{off[0]} and {len(off) - 1} more of {len(own)} otherwise" if off else "the same"
+    own = network.stages.state_dict()
+    off = [name for name in theirs if name in own and not _same(theirs[name], own[name].cpu())]
+    seen = f"{off[0]} and {len(off) - 1} more of {len(theirs)} otherwise" if off else "the same"
     return not off, expected, seen
+
+
+def network_config(context: AuditContext) -> NetworkConfig:
+    """The config of the network that `weights_loaded` looks at."""
+    return replace(context.config.network, image_size=2 * SIZE)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -111,17 +120,20 @@ def _same(a: Tensor, b: Tensor) -> bool:
 @check("the head reads each tap", "a tap of another stage, one left out, or one pooled otherwise")
 def taps_are_read(context: AuditContext) -> Seen:
     size = 2 * SIZE  # at which no map is a single pixel
-    network, images = context.network(size), context.prepare(context.data.val.images[:12], size)
-    network.eval()
+    images = context.prepare(context.data.val.images[:12], size)
+    network = stirred(context.network(size)).eval()
     made, given, chance = {}, [], torch.Generator().manual_seed(0)
     for name, stage in network.stages.items():
         stage.register_forward_hook(lambda _, __, output, name=name: made.update({name: output}))
     network.head.register_forward_pre_hook(lambda _, inputs: given.append(inputs))
     with torch.no_grad():
         logits = network(images)
-        taps, inputs = context.config.network.taps or network.taps, given[0]
-        wrong = [] if len(inputs) == len(set(taps)) else [f"{len(inputs)} for {len(taps)} taps"]
-        order = [name for name in network.stages if name in taps]
+        inputs, order, wrong = given[0], list(network.taps), []
+        if len(inputs) != len(order):
+            wrong.append(f"{len(inputs)} for {len(order)} taps")
+        if context.config.network.taps and set(order) != set(context.config.network.taps):
+            wrong.append(f"{', '.join(order)} instead of the configured ones")
+        known = network.pool in (average, as_map)
         for name, tap in zip(order, inputs, strict=False):
             output = made[name]
             forms = [output]
@@ -130,7 +142,9 @@ def taps_are_read(context: AuditContext) -> Seen:
             if output.ndim == 3:  # tokens: the class token, or the others as a map
                 forms += [output[:, 0], output[:, 1:].transpose(1, 2)]
             forms = [form for form in forms if form.numel() == tap.numel()]
-            if not any(largest_gap(tap.reshape(form.shape), form) < 1e-4 for form in forms):
+            if known and not any(
+                largest_gap(tap.reshape(form.shape), form) < 1e-4 for form in forms
+            ):
                 wrong.append(f"not {name}'s output or its mean")
         for place, name in enumerate(order[: len(inputs)]):
             others = list(inputs)
@@ -140,6 +154,15 @@ def taps_are_read(context: AuditContext) -> Seen:
             if alive and largest_gap(network.head(*others), logits) < 1e-3:
                 wrong.append(f"{name} does not move the logits")
     return not wrong, f"what {', '.join(order)} put out, all of it used", ", ".join(wrong) or "that"
+
+
+def stirred(network: StagedNetwork) -> StagedNetwork:
+    """With no parameter of the head at zero, where some begin."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.head.parameters():
+        noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+        parameter.data.add_(0.02 * noise)
+    return network
 
 
 @check(
@@ -156,7 +179,7 @@ def dropout_as_configured(context: AuditContext) -> Seen:
     layers = {
         name: module
         for name, module in network.named_modules()
-        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+        if type(module) is nn.Dropout and module.p > 0
     }
     expected = "its share left out at each step, other numbers each time; nothing where frozen"
     options = named_step(context.config.network.arch)[1]
@@ -170,8 +193,11 @@ def dropout_as_configured(context: AuditContext) -> Seen:
         trainer.epoch(1)
     starts = key_starts(parts_in(context.config, network, 1))
     for name, found in masks.items():
-        left_out = torch.cat([out[there] for there, out in found]).double()
-        share, count = float(left_out.mean()), len(left_out)
+        left_out = torch.cat([out[there] for there, out in found]).cpu().double()
+        count = len(left_out)
+        if not count:
+            continue
+        share = float(left_out.mean())
         p = layers[name].p if f"{name}.".startswith(starts) else 0.0
         if abs(share - p) > 0.02 + 5 * (p * (1 - p) / count) ** 0.5:
             wrong.append(f"{name} leaves out {share:.0%}, not {p:.0%}")

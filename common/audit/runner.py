@@ -1,10 +1,13 @@
 """The audit: behavioural checks that find the bugs that training code has."""
 
+import gc
 import logging
 import time
 from dataclasses import replace
 
-from common.audit import augment, data, evaluation, level, network, steps, training
+import torch
+
+from common.audit import augment, data, evaluation, level, network, optimizer, training
 from common.audit.context import AuditContext, Check, Finding
 from common.utils.errors import UserError
 
@@ -13,7 +16,7 @@ log = logging.getLogger("rungs")
 # in the order in which one would look: what goes in, what comes out, what training does to it
 CHECKS: list[Check] = [
     function
-    for module in (data, augment, network, steps, training, evaluation, level)
+    for module in (data, augment, network, optimizer, training, evaluation, level)
     for function in vars(module).values()
     if hasattr(function, "check")
 ]
@@ -26,17 +29,25 @@ class AuditFailed(UserError):
 
 
 def find_bugs(context: AuditContext, only: list[str] | None = None) -> list[Finding]:
-    """Run the checks (or those with the given names) and return what each found."""
-    level, findings, first = log.level, [], None
-    log.setLevel(logging.WARNING)  # of the tiny runs inside, nobody wants to hear
+    """Run the checks (or those with the given names) and return what each found.
+
+    What is drawn later is the same with and without an audit.
+    """
+    heard, device = log.level, context.runtime.device
+    findings: list[Finding] = []
+    log.setLevel(logging.ERROR)  # of the tiny runs inside, nobody wants to hear
     try:
-        for check in CHECKS:
-            if only is None or check.check in only:
-                finding = replace(check(context), first=first)
-                first = first or (None if finding.passed else finding.check)
-                findings.append(finding)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            for check in CHECKS:
+                if only is None or check.check in only:
+                    failed = [finding.check for finding in findings if not finding.passed]
+                    first = failed[0] if failed else None
+                    findings.append(replace(check(context), first=first))
     finally:
-        log.setLevel(level)
+        log.setLevel(heard)
+        gc.collect()  # spies and those they spy on hold each other
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
     return findings
 
 

@@ -132,6 +132,7 @@ def batch_norm_moves(context: AuditContext) -> Seen:
         or largest_gap(norms[name].running_var, var) > 1e-3
     ]
     wrong += [name for name in moving if arrived.get(name) != len(trainer.train)]
+    wrong += [name for name in moving if (norms[name].momentum or 0) > 0.5]  # the last batch's
     words = f"{len(moving)} of {len(norms)} move by each step's own batch, the others stay"
     return not wrong, words, f"otherwise in {wrong[0]}" if wrong else "that"
 
@@ -143,7 +144,7 @@ def batch_norm_moves(context: AuditContext) -> Seen:
 def best_epoch_kept(context: AuditContext) -> Seen:
     wrong = []
     for scores, patience, ends, best in (
-        ([0.7, 0.6, 0.5], None, 3, None),
+        ([0.7] + 7 * [0.6], None, 8, None),
         ([0.5, 0.7, 0.7, 0.6, 0.9], 2, 4, 2),  # of equals the first; stopped before the last
     ):
         kept, ended, rates, parts = _scripted(context, scores, patience, keeps=best is not None)
@@ -213,10 +214,10 @@ def _scripted(
 
 
 class Tripwire:
-    """Stands for the test set, and cannot be touched."""
+    """Stands for val or test, and cannot be touched."""
 
     def __getattribute__(self, name: str) -> object:
-        raise PermissionError(f"test pictures read while training ({name})")
+        raise PermissionError(f"val or test pictures read where train's are ({name})")
 
     def __len__(self) -> int:
-        raise PermissionError("test pictures counted while training")
+        raise PermissionError("val or test pictures counted where train's are")

@@ -1,9 +1,6 @@
 """The audit's checks on the optimiser's steps: what they do, by which rates, and their average."""
 
-import contextlib
 import copy
-import warnings
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +13,11 @@ from common.audit.context import (
     cross_entropy,
     largest_gap,
     margin,
+    repeatable,
     without_dropout,
 )
 from common.audit.plan import batch_norm_keys, key_starts, parts_in, rate_at, without_schedule
+from common.config import LevelConfig
 from common.models import Features, StagedNetwork
 
 
@@ -60,14 +59,15 @@ def _two_steps(context: AuditContext, scaled: bool) -> tuple[float, str | None]:
     """How far two steps lead from the reference's, as a share of the way, and where most; `scaled`
     as float16's are, by a factor that must not show.
     """
-    trainer = context.trainer()
+    decay = context.config.train.weight_decay
+    trainer = context.trainer(weight_decay=max(decay, 5.0) if decay else 0.0)  # so that it shows
     if scaled:
         device = context.runtime.device.type
         trainer.scaler = torch.amp.GradScaler(device, init_scale=2.0**12)
     own = without_dropout(trainer.network).train()
     start = {name: value.detach().clone() for name, value in own.named_parameters()}
     reference = copy.deepcopy(own)
-    optimizer = _reference_optimizer(reference, context)
+    optimizer = _reference_optimizer(reference, trainer.config)
     moving = {name: p for name, p in reference.named_parameters() if p.requires_grad}
     config, steps = trainer.config, trainer.config.train.epochs * len(trainer.train)
     smoothing, clip = trainer.config.train.label_smoothing, trainer.config.train.clip_norm
@@ -82,7 +82,9 @@ def _two_steps(context: AuditContext, scaled: bool) -> tuple[float, str | None]:
         norm = torch.stack([g.norm() for g in gradients.values()]).norm()
         scale = min(1.0, clip / (float(norm) + 1e-6)) if clip else 1.0
         for name, parameter in moving.items():
-            parameter.grad = gradients[name] * scale
+            parameter.grad = gradients[name] * scale if name in gradients else None
+            if name not in gradients:
+                continue
             gap = (gradients[name].cpu() - exact[name]).abs()
             felt[name] &= (gap <= 0.01 * exact[name].abs()).to(parameter.device)
         for depth, group in enumerate(optimizer.param_groups):
@@ -103,29 +105,28 @@ def _gradients(
     taps = {name: tap.to(like) for name, tap in features.taps.items()}
     logits = network.forward_suffix(Features(features.x.to(like), taps))
     loss = cross_entropy(logits, targets.to(like.device), smoothing)
-    return dict(zip(moving, torch.autograd.grad(loss, [*moving.values()]), strict=True))
+    found = torch.autograd.grad(loss, [*moving.values()], allow_unused=True)
+    return {n: g for n, g in zip(moving, found, strict=True) if g is not None}
 
 
-def _reference_optimizer(network: StagedNetwork, context: AuditContext) -> torch.optim.Optimizer:
+def _reference_optimizer(network: StagedNetwork, config: LevelConfig) -> torch.optim.Optimizer:
     """The configured optimiser over what the config says trains, in its plainest form."""
-    parts, wanted = reversed([*network.stages, "head"]), context.config.network.trainable
-    starts = key_starts(
-        [part for part in parts if part in wanted]
-    )  # a group each, from the head on
-    train, named = context.config.train, dict(network.named_parameters())
+    parts, train = parts_in(without_schedule(config), network, 1), config.train
+    named, starts = dict(network.named_parameters()), key_starts(parts)
     fixed = batch_norm_keys(network) if train.freeze_batch_norm else ()
-    groups = [
-        [p for name, p in named.items() if name.startswith(start) and name not in fixed]
-        for start in starts
-    ]
     for name, parameter in named.items():
         parameter.requires_grad_(name.startswith(starts) and name not in fixed)
+    groups = [  # one each, from the head on
+        {
+            "part": part,
+            "params": [p for n, p in named.items() if n.startswith(start) and n not in fixed],
+        }
+        for part, start in zip(parts, starts, strict=True)
+    ]
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
     momentum = {"momentum": 0.9, "nesterov": True} if train.optimizer == "sgd" else {}
-    names = [part for part in reversed([*network.stages, "head"]) if part in wanted]
-    parameters = [{"params": g, "part": name} for g, name in zip(groups, names, strict=True)]
     options = {"lr": train.lr, "weight_decay": train.weight_decay, "foreach": False}
-    return kind[train.optimizer](parameters, **options, **momentum)
+    return kind[train.optimizer](groups, **options, **momentum)
 
 
 def _furthest(
@@ -210,31 +211,21 @@ def average_as_configured(context: AuditContext) -> Seen:
     return max(gaps) < 1e-4 and back, expected, seen, margin(max(gaps), 1e-4)
 
 
-@contextlib.contextmanager
-def repeatable(device: torch.device) -> Iterator[None]:
-    """A GPU adds up in the same order each time for the block, as far as it can."""
-    if device.type != "cuda":
-        yield
-        return
-    was = torch.are_deterministic_algorithms_enabled()
-    warns = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what it cannot
-            yield
-    finally:
-        torch.use_deterministic_algorithms(was, warn_only=warns)
-
-
 @check("same seed, same result", "a generator that is not seeded, or state left from before")
 def same_seed_same_result(context: AuditContext) -> Seen:
-    weights = []
-    for _ in range(2):
-        trainer = context.trainer()
-        with repeatable(context.runtime.device):
-            trainer.epoch(1)
-        weights.append(torch.cat([p.detach().flatten() for p in trainer.parameters]))
-        torch.rand(7)  # the second run finds the global generator elsewhere
-    gap = float((weights[0] - weights[1]).abs().max())
-    return gap == 0, "the same weights, bit for bit", f"{gap:.1e} apart"
+    """Two epochs again, but by their steps alone: nothing else may hang on what was before."""
+    torch.rand(7)  # the second run finds the global generator elsewhere
+    first = context.once(feed.augmented).parameters
+    trainer = context.trainer(context.once(feed.numbered), feed.unmixed(context), keeps=False)
+    network = trainer.network
+    with repeatable(context.runtime.device):
+        for epoch in (1, 2):
+            network.unfreeze(parts_in(context.config, network, epoch))
+            network.train()
+            batches = trainer.train.epoch(epoch)
+            for step, (features, targets) in enumerate(batches, (epoch - 1) * len(trainer.train)):
+                trainer.step(step, features, targets)
+    gap = max(
+        float((p.detach() - first[name]).abs().max()) for name, p in network.named_parameters()
+    )
+    return gap == 0, "two epochs and their steps alone: the same bits", f"{gap:.1e} apart"
