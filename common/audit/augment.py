@@ -157,6 +157,10 @@ def jitter(step: steps.Jitter, see: Callable) -> list[Problem]:
             colours = see(1, name)[0][:, :, 0, [0, SIZE - 1]].transpose(1, 2)  # (N, 2, 3)
             axis = own - base
             factor = ((colours - base) * axis).sum((1, 2)) / axis.square().sum()
+            inside = ((colours > 1) & (colours < 254)).flatten(1).all(1)  # nothing cut off
+            made = base + factor.view(-1, 1, 1) * axis
+            if (colours - made)[inside].abs().max() > 1:
+                problems.append(f"{name} not blended with what its definition says")
             free = factor.numpy()[(colours < 254).all(2).all(1).numpy()]
             problems.append(outside(free, 1 - amount, 1 + amount, 0.02, name))
             top = min(1 + amount, float(free.max()) if len(free) < COPIES else 1 + amount)
