@@ -58,20 +58,29 @@ def labels_belong(context: AuditContext) -> Seen:
     own = context.prepare(context.once(feed.numbered).train.images).cpu()
     wrong, total = int((~_alike(images, own[labels])).sum()), len(labels)
     images, labels = context.once(feed.augmented).epoch(1)
-    nearest = (images[:, None] - own[None]).square().mean((2, 3, 4)).argmin(1)
+    nearest = _nearest(images, own)
     near = float((nearest == labels).float().mean())  # chance: one of 44
     steps, draws = build_augmentation(feed.unmixed(context), context.data.mirror), torch.Generator()
     changed = context.once(feed.numbered).train.images
     changed = steps(changed.clone(), draws.manual_seed(0)) if steps else changed
     changed = context.prepare(changed.round().to(torch.uint8)).cpu()
-    order = (changed[:, None] - own[None]).square().mean((2, 3, 4)).argmin(1)
-    usual = float((order == torch.arange(len(own))).float().mean())  # of heavy steps it is little
+    usual = float(
+        (_nearest(changed, own) == torch.arange(len(own))).float().mean()
+    )  # of heavy steps it is little
     for part in (context.whole.train, context.whole.val, context.whole.test):
         for name, label in zip(part.names or [], part.labels.tolist(), strict=False):
             wrong += name.split("/")[1] != part.classes[label]
     seen = f"{wrong} of {total} without; augmented, {near:.0%} most like their own"
     right = wrong == 0 and near >= usual / 3
     return right, "each picture with its own label", seen, 3 * near / max(usual, 1e-9)
+
+
+def _nearest(images: Tensor, others: Tensor) -> Tensor:
+    """For each picture the place of the other which it, or its mirror image, is most like."""
+    sides = [
+        (images[:, None] - side[None]).square().mean((2, 3, 4)) for side in (others, others.flip(3))
+    ]
+    return torch.minimum(*sides).argmin(1)
 
 
 @check("splits disjoint", "val or test pictures that are in train too: a copy, or a wrong split")

@@ -216,9 +216,8 @@ def _config(context: AuditContext, seed: int | None = None) -> LevelConfig:
     config = copy.deepcopy(context.config)
     train = config.train
     train.epochs, train.early_stopping = 1, None
-    if train.views:  # so often that one comes again
-        train.views = min(train.views, 2)
-        train.epochs = train.views + 1
+    if train.views:  # one that comes again
+        train.views, train.epochs = 1, 2
     config.seed = config.seed if seed is None else seed
     return config
 

@@ -15,6 +15,9 @@ LEVELS, SEEDS, DATA = (1, 2, 3, 4), (0, 1, 2), ("digits", "32 px", "48 px")
 CAUTION = 3
 LOOKED_AT = {  # why a smaller one is no cause for alarm
     "loss at start": "the bounds are half of and three times chance, between which no margin is 3",
+    "pictures and labels belong together": "clean code has 3 where it does as the steps alone do",
+    "train is shuffled": "the bound is 0.75, and an order that is none has 1",
+    "the augmentation's steps in their order": "a share of which there is no more than all",
     "val has train's classes": "an exact count: a stratified split rounds by less than a picture",
 }
 
