@@ -24,6 +24,7 @@ from common.audit.context import (
     check,
     cross_entropy,
     largest_gap,
+    nothing_to_resume,
     plain_logits,
     repeatable,
 )
@@ -202,6 +203,7 @@ def _apart(
             run /= paths.run_name(level, stem or "config", config.seed)
             run.mkdir(parents=True)
             checkpoint.save(run / "best.pt", start)
+        stack.enter_context(nothing_to_resume())
         try:
             yield
         finally:
@@ -226,12 +228,10 @@ def left_by_the_level_before(context: AuditContext) -> dict | None:
     """A checkpoint to start from: this network, each tensor changed by a little."""
     if not context.config.network.start_from:
         return None
-    network, generator = context.network(), torch.Generator().manual_seed(1)
+    network = context.network()
     state = {
-        key: value.cpu() * (1 + 0.1 * torch.rand(value.shape, generator=generator))
-        if value.is_floating_point()
-        else value.cpu()
-        for key, value in network.state_dict().items()
+        key: value.cpu() * (1 + 0.1 / number) if value.is_floating_point() else value.cpu()
+        for number, (key, value) in enumerate(network.state_dict().items(), 1)
     }
     return {
         "network": state,

@@ -68,6 +68,7 @@ def _two_steps(context: AuditContext, scaled: bool) -> tuple[float, str | None]:
     start = {name: value.detach().clone() for name, value in own.named_parameters()}
     reference = copy.deepcopy(own)
     optimizer = _reference_optimizer(reference, trainer.config)
+    in_float64 = copy.deepcopy(reference).cpu().double()
     moving = {name: p for name, p in reference.named_parameters() if p.requires_grad}
     config, steps = trainer.config, trainer.config.train.epochs * len(trainer.train)
     smoothing, clip = trainer.config.train.label_smoothing, trainer.config.train.clip_norm
@@ -76,7 +77,8 @@ def _two_steps(context: AuditContext, scaled: bool) -> tuple[float, str | None]:
         if step == 2:
             break
         features = trainer.train.trunk(images)
-        exact = _gradients(copy.deepcopy(reference).cpu().double(), features, targets, smoothing)
+        in_float64.load_state_dict(reference.state_dict())
+        exact = _gradients(in_float64, features, targets, smoothing)
         trainer.step(step, features, targets)
         gradients = _gradients(reference, features, targets, smoothing)
         norm = torch.stack([g.norm() for g in gradients.values()]).norm()

@@ -16,42 +16,91 @@ from common.training import Trainer
 from common.training.progress import Progress
 
 
+class Epoch:
+    """The first epoch of the run's trainer, which three checks look at.
+
+    Attributes:
+        network: as the epoch left it; before: its tensors at the start; steps: of the epoch.
+        trains: parts that train; starts: how the names of their tensors begin; fixed: names of
+            batch norm's, where it is not to move.
+        modes: whether those parts were in train mode, when "train" and val ("eval") passed them.
+        after: whether the network was left in train mode.
+        norms: the batch norms that keep statistics, by name; moving: names of those that train.
+        momentum: of each at the start; expected: mean and variance that each should have now;
+            arrived: steps that reached it.
+    """
+
+    def __init__(self, context: AuditContext):
+        trainer = context.trainer()
+        network = self.network = trainer.network
+        self.before, self.steps = copy.deepcopy(network.state_dict()), len(trainer.train)
+        self.trains = parts_in(context.config, network, 1)
+        self.starts = key_starts(self.trains)
+        self.fixed = batch_norm_keys(network) if context.config.train.freeze_batch_norm else set()
+        self.modes = {"train": set(), "eval": set()}
+        self.norms = {
+            name: module
+            for name, module in network.named_modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+        }
+        self.moving = {
+            name
+            for name in self.norms
+            if name.startswith(self.starts) and f"{name}.running_mean" not in self.fixed
+        }
+        self.expected = {
+            name: (module.running_mean.clone(), module.running_var.clone())
+            for name, module in self.norms.items()
+        }
+        self.momentum = {name: module.momentum for name, module in self.norms.items()}
+        self.arrived = dict.fromkeys(self.moving, 0)
+        for name, part in network.parts():
+            if name in self.trains:
+                part.register_forward_pre_hook(lambda part, _: self._note_mode(part))
+        for name in self.moving:
+            self.norms[name].register_forward_pre_hook(
+                lambda _, inputs, name=name: self._note_statistics(name, inputs[0])
+            )
+        network.eval()
+        trainer.epoch(1)
+        self.after = network.training
+
+    def _note_mode(self, part: nn.Module) -> None:
+        self.modes["train" if torch.is_grad_enabled() else "eval"].add(part.training)
+
+    def _note_statistics(self, name: str, values: Tensor) -> None:
+        if torch.is_grad_enabled():
+            values, share = values.detach().transpose(0, 1).flatten(1), self.momentum[name]
+            mean, var = self.expected[name]
+            self.expected[name] = (mean.lerp(values.mean(1), share), var.lerp(values.var(1), share))
+            self.arrived[name] += 1
+
+
 @check("train and eval mode", "model.train() or model.eval() missing, or the mode not restored")
 def modes(context: AuditContext) -> Seen:
-    trainer = context.trainer()
-    network, seen = trainer.network, {"train": set(), "eval": set()}
-    unfrozen = parts_in(context.config, network, 1)
-    for part in [part for name, part in network.parts() if name in unfrozen]:
-        part.register_forward_pre_hook(
-            lambda part, _: seen["train" if torch.is_grad_enabled() else "eval"].add(part.training)
-        )
-    network.eval()
-    trainer.epoch(1)
+    epoch = context.once(Epoch)
+    network, seen = epoch.network, epoch.modes
     good = seen["train"] == {True} and seen["eval"] == {False}
     frozen = [n for n, p in network.parts() if p.training and n not in network.trainable]
-    after = network.training
     text = f"training with train mode {sorted(seen['train'])}, val with {sorted(seen['eval'])}"
-    text += f", afterwards {after}" + (f", frozen in train mode: {frozen}" if frozen else "")
-    return good and after and not frozen, "True in training, False in val, True after", text
+    text += f", afterwards {epoch.after}" + (f", frozen in train mode: {frozen}" if frozen else "")
+    good = good and epoch.after and not frozen
+    return good, "True in training, False in val, True after", text
 
 
 @check("frozen means frozen", "batch norm of a frozen stage in train mode, or a stray gradient")
 def frozen_is_frozen(context: AuditContext) -> Seen:
-    trainer = context.trainer()
-    before = copy.deepcopy(trainer.network.state_dict())
-    trainer.epoch(1)
-    names = parts_in(context.config, trainer.network, 1)
-    trains = key_starts(names)
-    state = trainer.network.state_dict()
-    moved = [key for key, value in state.items() if not torch.equal(value, before[key])]
-    pulled = [key for key, p in trainer.network.named_parameters() if p.grad is not None]
-    fixed = batch_norm_keys(trainer.network) if context.config.train.freeze_batch_norm else ()
-    strays = [key for key in moved + pulled if not key.startswith(trains) or key in fixed]
-    learned = set(moved) & dict(trainer.network.named_parameters()).keys()  # no buffers
-    still = [name for name in trains if not any(key.startswith(name) for key in learned)]
+    epoch = context.once(Epoch)
+    state, named = epoch.network.state_dict(), dict(epoch.network.named_parameters())
+    moved = [key for key, value in state.items() if not torch.equal(value, epoch.before[key])]
+    pulled = [key for key, parameter in named.items() if parameter.grad is not None]
+    strays = [k for k in moved + pulled if not k.startswith(epoch.starts) or k in epoch.fixed]
+    learned = set(moved) & named.keys()  # no buffers
+    still = [start for start in epoch.starts if not any(k.startswith(start) for k in learned)]
     seen = f"{len(moved)} moved" + (f", frozen, and touched: {strays[0]}" if strays else "")
     seen += f", nothing in {still[0]}" if still else ""
-    return not strays and not still, f"what moves is in {', '.join(names)}, and all of it", seen
+    expected = f"what moves is in {', '.join(epoch.trains)}, and all of it"
+    return not strays and not still, expected, seen
 
 
 @check("batch norm is adapted as it says", "a moving average, or other pictures than train's")
@@ -97,41 +146,15 @@ def _gaps_to_what_arrives(
 
 @check("batch norm learns where it trains", "batch statistics that never reach the running ones")
 def batch_norm_moves(context: AuditContext) -> Seen:
-    trainer, arrived = context.trainer(), {}
-    network, kind = trainer.network, nn.modules.batchnorm._BatchNorm
-    norms = {
-        name: module
-        for name, module in network.named_modules()
-        if isinstance(module, kind) and module.track_running_stats
-    }
-    starts = key_starts(parts_in(context.config, network, 1))
-    fixed = batch_norm_keys(network) if context.config.train.freeze_batch_norm else ()
-    moving = {n for n in norms if n.startswith(starts) and f"{n}.running_mean" not in fixed}
-    expected_state = {
-        name: [module.running_mean.clone(), module.running_var.clone(), module.momentum]
-        for name, module in norms.items()
-    }
-
-    def note(name: str, values: Tensor) -> None:
-        if torch.is_grad_enabled() and name in moving:
-            values = values.detach().transpose(0, 1).flatten(1)
-            mean, var, share = expected_state[name]
-            expected_state[name][:2] = (
-                mean.lerp(values.mean(1), share),
-                var.lerp(values.var(1), share),
-            )
-            arrived[name] = arrived.get(name, 0) + 1
-
-    for name, module in norms.items():
-        module.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs[0]))
-    trainer.epoch(1)
+    epoch = context.once(Epoch)
+    norms, moving = epoch.norms, epoch.moving
     wrong = [
         name
-        for name, (mean, var, _) in expected_state.items()
+        for name, (mean, var) in epoch.expected.items()
         if largest_gap(norms[name].running_mean, mean) > 1e-3
         or largest_gap(norms[name].running_var, var) > 1e-3
     ]
-    wrong += [name for name in moving if arrived.get(name) != len(trainer.train)]
+    wrong += [name for name in moving if epoch.arrived[name] != epoch.steps]
     wrong += [name for name in moving if (norms[name].momentum or 0) > 0.5]  # the last batch's
     words = f"{len(moving)} of {len(norms)} move by each step's own batch, the others stay"
     return not wrong, words, f"otherwise in {wrong[0]}" if wrong else "that"

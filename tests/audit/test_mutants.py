@@ -122,14 +122,14 @@ def test_code_as_it_is_passes_in_a_child(tmp_path):
 
 
 def test_what_no_configuration_calls_is_not_audited(found, tmp_path):
-    judges = Judges(tmp_path, 1)
+    judges = Judges(tmp_path, 1, Results(tmp_path / "results.jsonl"))
     judges.before["audit"] = {"level 1": {(str(PROJECT / LOOP), "fit")}}
     mutant = next(m for m in found if m.place == "Trainer.step")
     assert judges.audit(mutant) == Verdict(None, "no configuration calls it")
 
 
 def test_copy_has_the_change_for_the_block(tmp_path):
-    judges = Judges(tmp_path, 1)
+    judges = Judges(tmp_path, 1, Results(tmp_path / "results.jsonl"))
     for source in ("changed = 1\n", "changed = 2\n"):
         with judges._copy_with(LOOP, source) as copy:
             assert (copy / LOOP).read_text(encoding="utf-8") == source
