@@ -53,7 +53,7 @@ class Finding:
     passed: bool
     expected: str
     seen: str
-    cause: str  # what usually makes it fail; empty where the check itself was stopped
+    cause: str  # what usually makes it fail
     margin: float | None = None  # how often the figure seen fits into its bound; None: exact
     first: str | None = None  # the check that failed before it
 
@@ -85,9 +85,11 @@ def check(name: str, cause: str) -> Callable[[Callable], Check]:
             except UserError:
                 raise
             except Exception as error:  # a bug may raise anything; that is a finding too
-                where = traceback.extract_tb(error.__traceback__)[-1]
-                seen = f"{type(error).__name__}: {line(error)} (line {where.lineno} of "
-                return Finding(name, False, "no error", f"{seen}{Path(where.filename).name})", "")
+                frames = traceback.extract_tb(error.__traceback__)
+                ours = [frame for frame in frames if "site-packages" not in frame.filename]
+                seen = f"{type(error).__name__}: {line(error)} (line {ours[-1].lineno} of "
+                seen += f"{Path(ours[-1].filename).name})"
+                return Finding(name, False, "no error", seen, cause)
             return Finding(name, bool(passed), expected, seen, cause, *margin)
 
         run.check = name

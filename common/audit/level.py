@@ -294,7 +294,8 @@ def starts_as_configured(context: AuditContext) -> Seen:
     loaded = set(before["network"]) if before else set()
     if context.config.network.new_head:
         loaded = {key for key in loaded if not key.startswith("head.")}
-    drawn = [key for key in seam.start.keys() - loaded if _by_chance(context, key)]
+    own, other = context.once(_drawn_twice)  # what starts at zero hangs on no seed
+    drawn = [key for key in own.keys() - loaded if not torch.equal(own[key], other[key])]
     for same in (True, False) if drawn else ():
         config = _config(context, context.config.seed + (not same))
         with repeatable(context.runtime.device):
@@ -304,19 +305,13 @@ def starts_as_configured(context: AuditContext) -> Seen:
     return not wrong, expected, ", ".join(wrong) or "that"
 
 
-def _by_chance(context: AuditContext, key: str) -> bool:
-    """Whether a tensor of the network is drawn: one that starts at zero hangs on no seed."""
-    own, other = (network.state_dict()[key] for network in context.once(_two_networks))
-    return not torch.equal(own, other)
-
-
-def _two_networks(context: AuditContext) -> tuple[StagedNetwork, StagedNetwork]:
-    """The level's network as its build_network draws it twice."""
+def _drawn_twice(context: AuditContext) -> list[dict[str, Tensor]]:
+    """The tensors of the level's network as its build_network draws it, and draws it again."""
     networks = []
     for _ in range(2):
         config = copy.deepcopy(context.config)
         networks.append(context.build_network(config, len(context.data.classes)))
-    return networks[0], networks[1]
+    return [network.state_dict() for network in networks]
 
 
 def _seen(seam: Seam, *parts: str) -> str:

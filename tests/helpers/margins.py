@@ -39,12 +39,18 @@ def measure() -> dict[str, dict]:
                     if data != "digits":
                         options += ["--data.name", "folder", "--data.root", f"{place}/{data}"]
                     for finding in find_bugs(audited(str(level), options, Path(place))):
-                        margin = finding.margin if finding.passed else 0.0
-                        found = {"margin": margin, "at": f"level {level}, seed {seed}, {data}"}
+                        where = f"level {level}, seed {seed}, {data}"
+                        if not finding.passed:
+                            raise SystemExit(f"a false alarm at {where}: {finding.line()}")
                         old = smallest.get(finding.check)
-                        if old is None or (margin or math.inf) < (old["margin"] or math.inf):
-                            smallest[finding.check] = found
+                        if old is None or _of(finding.margin) < _of(old["margin"]):
+                            smallest[finding.check] = {"margin": finding.margin, "at": where}
     return smallest
+
+
+def _of(margin: float | None) -> float:
+    """A margin, endless where a check compares exactly."""
+    return math.inf if margin is None else margin
 
 
 def section(smallest: dict[str, dict]) -> str:
