@@ -127,11 +127,13 @@ def resized_crop(step: steps.ResizedCrop, see: Callable) -> list[Problem]:
     area = rng.uniform(*step.scale, 10_000)
     ratio = np.exp(rng.uniform(*np.log(step.ratio), 10_000))
     w, h = np.sqrt(area * ratio).clip(max=1), np.sqrt(area / ratio).clip(max=1)
-    left = m[:, 0, 2] - (wide - 1) / 2
-    room = (1 - wide) * SIZE > 3
-    place = (left / ((1 - wide) * SIZE + 1e-9))[room]
     problems = [unlike(wide * tall, w * h, "areas"), unlike(wide / tall, w / h, "ratios")]
-    return [*problems, unlike(place, stats.uniform.cdf, "places") if room.sum() > 20 else None]
+    for axis, side in enumerate((wide, tall)):
+        start, room = m[:, axis, 2] - (side - 1) / 2, (1 - side) * SIZE > 3
+        place = (start / ((1 - side) * SIZE + 1e-9))[room]
+        if room.sum() > 20:
+            problems.append(unlike(place, stats.uniform.cdf, f"places along {'xy'[axis]}"))
+    return problems
 
 
 def rotate(step: steps.Rotate, see: Callable) -> list[Problem]:
@@ -188,19 +190,23 @@ def erase(step: steps.Erase, see: Callable) -> list[Problem]:
     rng = np.random.default_rng(0)
     area = rng.uniform(*step.scale, 10_000)
     ratio = np.exp(rng.uniform(np.log(0.3), -np.log(0.3), 10_000))
-    own = 1  # pixels whose centre is in the box
+    sides = []  # in pixels whose centre is in the box
     for side in (np.sqrt(area * ratio), np.sqrt(area / ratio)):
         side = side.clip(max=1) * SIZE
         start = rng.uniform(0, SIZE - side)
-        own = own * (np.ceil(start + side - 0.5) - np.ceil(start - 0.5))
-    problems.append(unlike((tall * wide)[hit], own[own > 0], "pixels"))
+        sides.append(np.ceil(start + side - 0.5) - np.ceil(start - 0.5))
+    w, h = (side[sides[0] * sides[1] > 0] for side in sides)
+    problems.append(unlike((tall * wide)[hit], w * h, "pixels"))
+    problems.append(unlike(wide[hit] / tall[hit], w / h, "ratios"))
     noise = images.permute(0, 2, 3, 1)[changed].numpy()  # (pixels, 3)
     uniform = abs(noise.mean() - 127.5) < 6 * 74 / noise.size**0.5 and noise.std() > 60
     if len(noise) > 1000 and (not uniform or abs(np.corrcoef(noise.T)[0, 1]) > 0.3):
         problems.append("what it fills in is no noise over all values")
-    middles = (changed.any(1) * torch.arange(SIZE)).sum(1).numpy()[hit] / wide[hit]
-    still = middles.std() < 2 and np.sqrt(step.scale[1]) < 0.7  # else there is hardly another place
-    return [*problems, "always in the same place" if still else None]
+    for axis, side in ((1, wide), (2, tall)):
+        middles = (changed.any(axis) * torch.arange(SIZE)).sum(1).numpy()[hit] / side[hit]
+        if middles.std() < 2 and np.sqrt(step.scale[1]) < 0.7:  # else there is hardly another place
+            problems.append(f"always in the same place along {'xy'[axis - 1]}")
+    return problems
 
 
 def policy(step: policies.Policy, see: Callable) -> list[Problem]:
