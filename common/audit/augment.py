@@ -190,23 +190,21 @@ def erase(step: steps.Erase, see: Callable) -> list[Problem]:
     rng = np.random.default_rng(0)
     area = rng.uniform(*step.scale, 10_000)
     ratio = np.exp(rng.uniform(np.log(0.3), -np.log(0.3), 10_000))
-    sides = []  # in pixels whose centre is in the box
+    begins, sides = [], []  # in pixels whose centre is in the box
     for side in (np.sqrt(area * ratio), np.sqrt(area / ratio)):
         side = side.clip(max=1) * SIZE
         start = rng.uniform(0, SIZE - side)
-        sides.append(np.ceil(start + side - 0.5) - np.ceil(start - 0.5))
-    w, h = (side[sides[0] * sides[1] > 0] for side in sides)
+        begins.append(np.ceil(start - 0.5))
+        sides.append(np.ceil(start + side - 0.5) - begins[-1])
+    x, y, w, h = (values[sides[0] * sides[1] > 0] for values in (*begins, *sides))
     problems.append(unlike((tall * wide)[hit], w * h, "pixels"))
     problems.append(unlike(wide[hit] / tall[hit], w / h, "ratios"))
     noise = images.permute(0, 2, 3, 1)[changed].numpy()  # (pixels, 3)
     uniform = abs(noise.mean() - 127.5) < 6 * 74 / noise.size**0.5 and noise.std() > 60
     if len(noise) > 1000 and (not uniform or abs(np.corrcoef(noise.T)[0, 1]) > 0.3):
         problems.append("what it fills in is no noise over all values")
-    for axis, side in ((1, wide), (2, tall)):
-        middles = (changed.any(axis) * torch.arange(SIZE)).sum(1).numpy()[hit] / side[hit]
-        if middles.std() < 2 and np.sqrt(step.scale[1]) < 0.7:  # else there is hardly another place
-            problems.append(f"always in the same place along {'xy'[axis - 1]}")
-    return problems
+    left, top = (changed.any(axis).int().argmax(1).numpy()[hit] for axis in (1, 2))
+    return [*problems, unlike(left, x, "places along x"), unlike(top, y, "places along y")]
 
 
 def policy(step: policies.Policy, see: Callable) -> list[Problem]:

@@ -63,9 +63,8 @@ def labels_belong(context: AuditContext) -> Seen:
     changed = context.once(feed.numbered).train.images
     changed = steps(changed.clone(), draws.manual_seed(0)) if steps else changed
     changed = context.prepare(changed.round().to(torch.uint8)).cpu()
-    usual = float(
-        (_nearest(changed, own) == torch.arange(len(own))).float().mean()
-    )  # of heavy steps it is little
+    found = _nearest(changed, own) == torch.arange(len(own))
+    usual = float(found.float().mean())  # of heavy steps it is little
     for part in (context.whole.train, context.whole.val, context.whole.test):
         for name, label in zip(part.names or [], part.labels.tolist(), strict=False):
             wrong += name.split("/")[1] != part.classes[label]

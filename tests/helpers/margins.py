@@ -77,8 +77,8 @@ def section(smallest: dict[str, dict]) -> str:
             "| --- | --- | --- | --- |",
             *rows,
             "",
-            f"The other {len(exact)} compare exactly, or by a test that is wrong once in a million "
-            "times: " + ", ".join(exact) + ".",
+            f"The other {len(exact)} give no such figure (they compare exactly, within a small "
+            "fixed tolerance, or by a statistical test): " + ", ".join(exact) + ".",
             "",
             "Made by `make margins`.",
             "",
