@@ -5,8 +5,10 @@ with y. What was drawn for each copy is read from what came out, and compared wi
 definition, which is simulated here by numpy, apart from the code that trains.
 """
 
+import math
 import re
 from collections.abc import Callable
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -16,7 +18,15 @@ from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode, autoaugment
 
 from common.audit import feed
-from common.audit.context import IMAGENET_MEAN, IMAGENET_STD, SIZE, AuditContext, Seen, check
+from common.audit.context import (
+    BATCH,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    SIZE,
+    AuditContext,
+    Seen,
+    check,
+)
 from common.config import Step
 from common.config.registry import named_step
 from common.data import Splits, build_augmentation
@@ -77,15 +87,18 @@ def outside(values: np.ndarray, low: float, high: float, slack: float, what: str
     return None
 
 
-def rare(count: int, total: int, share: float, what: str) -> Problem:
-    """Whether so many of so many are no chance at this share."""
-    p = stats.binomtest(count, total, share).pvalue
-    return f"{what} {count} of {total}, not {share:.0%}" if p < RARE else None
+def rare(count: int, total: int, share: float, what: str, most: float | None = None) -> Problem:
+    """Whether so many of so many are no chance at this share, or any from it to `most`."""
+    most = share if most is None else most
+    likely = min(max(count / total, share), most)
+    p = stats.binomtest(count, total, likely).pvalue
+    stated = f"{share:.0%}" if most == share else f"{share:.1%} to {most:.1%}"
+    return f"{what} {count} of {total}, not {stated}" if p < RARE else None
 
 
 def flip(step: steps.Flip, see: Callable) -> list[Problem]:
-    """Mirrored or not by the share; of two epochs both sides, where they take turns."""
-    seen, picture = [see(epoch)[0] for epoch in (1, 2)], where().float()
+    """Mirrored or not by the share; of any two epochs both sides, where they take turns."""
+    seen, picture = [see(epoch)[0] for epoch in (1, 2, 3)], where().float()
     sides = [origins(images)[:, 0, 0] < 0 for images in seen]
     for images, mirrored in zip(seen, sides, strict=True):
         turned = torch.from_numpy(mirrored).view(-1, 1, 1, 1)
@@ -95,8 +108,9 @@ def flip(step: steps.Flip, see: Callable) -> list[Problem]:
         return ["mirrored, where that changes the label"] if np.any(sides) else []
     share = 0.5 if step.alternate else step.probability
     problems = [rare(int(sides[0].sum()), COPIES, share, "mirrored")]
-    if step.alternate and not np.array_equal(sides[0], ~sides[1]):
-        problems.append("epoch 2 is not epoch 1's mirror image")
+    for epoch in (2, 3) if step.alternate else ():
+        if not np.array_equal(sides[epoch - 1], ~sides[epoch - 2]):
+            problems.append(f"epoch {epoch} is not epoch {epoch - 1}'s mirror image")
     return problems
 
 
@@ -174,7 +188,32 @@ def jitter(step: steps.Jitter, see: Callable) -> list[Problem]:
         problems.append(outside(turned / (2 * np.pi), -step.hue, step.hue, 0.02, "hue"))
         if step.hue > 0.02 and np.ptp(turned) / (2 * np.pi) < step.hue:
             problems.append("hue hardly turned")
-    return problems
+    return [*problems, _one_factor(step, own, see)]
+
+
+def _one_factor(step: steps.Jitter, own: Tensor, see: Callable) -> Problem:
+    """Whether two of brightness, contrast and saturation are by the same draw.
+
+    One after another, they scale the mean brightness, its range, and the distance from grey.
+    """
+    used = [n for n in ("brightness", "contrast", "saturation") if getattr(step, n) > 0.02]
+    if len(used) < 2:
+        return None
+    colours = see(1, *used)[0][:, :, 0, [0, SIZE - 1]].transpose(1, 2)  # (N, 2, 3)
+    colours = colours[((colours > 1) & (colours < 254)).flatten(1).all(1)]  # nothing cut off
+    scales = []
+    for values in (colours, own[None]):
+        light = values @ torch.tensor([0.2989, 0.587, 0.114])  # (N, 2)
+        far = (values - light[:, :, None]).flatten(1).norm(dim=1)
+        scales.append(torch.stack([light.mean(1), light[:, 0] - light[:, 1], far]))
+    bright, contrast, colour = (scales[0] / scales[1]).numpy()
+    factors = {"brightness": bright, "contrast": contrast / bright, "saturation": colour / contrast}
+    if (
+        len(bright) > 20
+        and np.corrcoef([factors[name] for name in used]).round(3)[0, 1:].max() > 0.95
+    ):
+        return "one draw for several factors"
+    return None
 
 
 def erase(step: steps.Erase, see: Callable) -> list[Problem]:
@@ -245,9 +284,38 @@ def policy(step: policies.Policy, see: Callable) -> list[Problem]:
                 if len(off) and off.max() > (2.2 if rounds else 1.05):
                     problems.append(f"{name} of {strength:.3g} is not torchvision's")
         same += sum(kept) / len(kept) / len(space)
-    unchanged = int(((see(1)[0] - where().float()).abs().amax((1, 2, 3)) < 0.5).sum())
-    problems.append(rare(unchanged, COPIES, same**step.count, "as it was"))
-    return problems[:3]
+    drawn, apply = [], policies.Policy.apply
+
+    def noted(step: policies.Policy, name: str, images: Tensor, *given: Tensor) -> object:
+        share, sign = (values.tolist() for values in given)
+        drawn.extend(zip([name] * len(images), share, sign, strict=True))
+        return apply(step, name, images, *given)
+
+    with patch.object(policies.Policy, "apply", noted):
+        images = see(1)[0]
+    unchanged = int(((images - where().float()).abs().amax((1, 2, 3)) < 0.5).sum())
+    undone = math.comb(step.count, 2) * 4 / len(space) ** 2  # at most: two that undo each other
+    problems.append(
+        rare(unchanged, COPIES, same**step.count, "as it was", same**step.count + undone)
+    )
+    return [*problems, *_drawn(step, drawn)][:3]
+
+
+def _drawn(step: policies.Policy, drawn: list[tuple[str, float, float]]) -> list[Problem]:
+    """Operations all alike often, both signs too, and strengths as stated."""
+    total, names = step.count * COPIES, [name for name, _, _ in drawn]
+    counts = [names.count(name) for name in policies.NAMES if name != "identity"]
+    often = stats.chisquare([*counts, max(total - len(drawn), 0)]).pvalue
+    problems = ["operations not all alike often"] if often < RARE or len(drawn) > total else []
+    if not drawn:
+        return problems
+    _, shares, signs = map(np.array, zip(*drawn, strict=True))
+    problems.append(rare(int((signs > 0).sum()), len(signs), 0.5, "to one side"))
+    bins = (shares * (policies.BINS - 1)).round().astype(int)
+    if step.magnitude is not None:
+        return [*problems, outside(bins, step.magnitude, step.magnitude, 0, "strengths")]
+    even = stats.chisquare(np.bincount(bins, minlength=policies.BINS)).pvalue
+    return [*problems, "strengths not all alike often" if even < RARE else None]
 
 
 def _by_torchvision(pictures: Tensor, operation: str, strength: float) -> Tensor:
@@ -274,23 +342,45 @@ def mixed(name: str, step: steps.MixUp | steps.CutMix, context: AuditContext) ->
         off = (~(left | right)).float().mean((1, 2)) + (left.float().mean((1, 2)) - top[:, 0]).abs()
     wrong = len(off[two]) > 0 and off[two].median() > 0.02
     problems = ["pictures are not mixed as their labels are"] if wrong else []
-    largest = [fed(context, configured, data, epoch)[1].amax(1) for epoch in range(2, 6)]
-    drawn = _shares(step)
-    return [*problems, unlike(torch.cat(largest).numpy(), np.maximum(drawn, 1 - drawn), "shares")]
+    more = [fed(context, configured, data, epoch) for epoch in range(2, 10)]
+    largest = torch.cat([shares.amax(1) for _, shares in more]).numpy()
+    drawn = _shares(step, len(own))
+    problems.append(unlike(largest.round(3), np.maximum(drawn, 1 - drawn).round(3), "shares"))
+    if type(step) is steps.CutMix:
+        problems += _off_centre(own, more)
+    return problems
 
 
-def _shares(step: steps.MixUp | steps.CutMix) -> np.ndarray:
-    """Many draws of the first picture's share: Beta's, or what a box of the rest leaves of it."""
+def _shares(step: steps.MixUp | steps.CutMix, pictures: int) -> np.ndarray:
+    """Many draws of the first picture's share: Beta's, or what a box of the rest leaves of it;
+    all, where the picture has drawn itself.
+    """
     rng = np.random.default_rng(0)
     share = rng.beta(step.alpha, step.alpha, 20_000)
-    if type(step) is steps.MixUp:
-        return share
-    half = np.sqrt(1 - share) / 2
-    sides = [  # of the box within the picture, from a middle that is anywhere
-        np.minimum(middle + half, 1) - np.maximum(middle - half, 0)
-        for middle in rng.uniform(0, 1, (2, len(share)))
-    ]
-    return 1 - sides[0] * sides[1] + rng.normal(0, 0.005, len(share))  # by whole pixels
+    if type(step) is steps.CutMix:
+        half = np.sqrt(1 - share) / 2
+        sides = [  # of the box within the picture, from a middle that is anywhere
+            np.minimum(middle + half, 1) - np.maximum(middle - half, 0)
+            for middle in rng.uniform(0, 1, (2, len(share)))
+        ]
+        share = 1 - sides[0] * sides[1] + rng.normal(0, 0.005, len(share))  # by whole pixels
+    batches = -(-pictures // BATCH)  # in each of which one draws itself, on average
+    return np.where(rng.uniform(size=len(share)) < batches / pictures, 1.0, share)
+
+
+def _off_centre(own: Tensor, seen: list[tuple[Tensor, Tensor]]) -> list[Problem]:
+    """Pasted boxes that are more often to one side of the picture than to the other."""
+    problems, step = [], torch.linspace(-1, 1, SIZE)
+    pasted = []  # bool (N, SIZE, SIZE): what is no pixel of the picture in whose place it stands
+    for images, shares in seen:
+        two = (shares > 1e-3).sum(1) == 2
+        kept = (images - own).abs().amax(1) < 1
+        pasted.append(~kept[two])
+    pasted = torch.cat(pasted).float()
+    for axis, sides in (("x", pasted.mean(1)), ("y", pasted.mean(2))):
+        p = stats.ttest_1samp((sides * step).mean(1).numpy(), 0).pvalue
+        problems.append(f"boxes off the middle along {axis} (p = {p:.0e})" if p < RARE else None)
+    return problems
 
 
 MEASURED = {
@@ -332,11 +422,11 @@ def _problems(context: AuditContext, name: str, parameters: dict, step: object) 
         picture = colours.T.repeat_interleave(SIZE // 2, 1)[:, None].expand(3, SIZE, SIZE)
     data = feed.copies(context, picture.contiguous(), COPIES)
 
-    def see(epoch: int, alone: str | None = None) -> tuple[Tensor, Tensor]:
+    def see(epoch: int, *alone: str) -> tuple[Tensor, Tensor]:
         chosen = parameters
         if alone:
             amounts = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0)
-            chosen = amounts | {alone: getattr(step, alone)}
+            chosen = amounts | {name: getattr(step, name) for name in alone}
         return fed(context, {name: chosen}, data, epoch)
 
     return MEASURED[type(step)](step, see)

@@ -15,15 +15,14 @@ from common.audit.context import (
 )
 from common.data import Batches, ImageSet
 from common.evaluation import Predictions, Results, evaluate, predict
-from common.models import FeatureBatches, StagedNetwork, Trunk
+from common.models import FeatureBatches, StagedNetwork
 
 
 def _predict(
     context: AuditContext, network: StagedNetwork, part: ImageSet, batch_size: int = BATCH
 ) -> Predictions:
     batches = Batches(part, network.weights, batch_size, context.runtime)
-    trunk = Trunk(network, context.runtime)
-    return predict(network, FeatureBatches(batches, trunk))
+    return predict(network, FeatureBatches(batches, context.trunk(network)))
 
 
 @check("two evaluations agree", "dropout or batch norm left in train mode while evaluating")
@@ -126,7 +125,7 @@ def blind_is_blind(context: AuditContext) -> Seen:
 def evaluated(context: AuditContext) -> Results:
     """What `evaluate` makes of the network before it trains."""
     network = context.network()
-    return evaluate(network, context.data, context.config, Trunk(network, context.runtime))
+    return evaluate(network, context.data, context.config, context.trunk(network))
 
 
 @check("test is scored on test", "a report on other pictures, or in another order")

@@ -88,12 +88,12 @@ def record(
 
 
 def numbered(context: AuditContext, side: int | None = None) -> Splits:
-    """Pictures unlike each other, each the only one of its class, of the run's stored size or of
-    `side` pixels.
+    """Pictures unlike each other, each the only one of its class, of the run's stored size (256
+    pixels at most) or of `side` pixels.
     """
     counts, start = COUNTS.values(), 0
     coarse = torch.rand(sum(counts), 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    size = (side, side) if side else context.data.train.size
+    size = (side, side) if side else [min(stored, 256) for stored in context.data.train.size]
     source = F.interpolate(coarse, size, mode="bicubic").clamp(0, 1)
     source = (255 * source).to(torch.uint8)
     classes, parts = tuple(map(str, range(len(source)))), []

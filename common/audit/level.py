@@ -29,6 +29,7 @@ from common.audit.context import (
     repeatable,
 )
 from common.config import LevelConfig
+from common.config.schema import flat
 from common.data import ImageSet, Splits
 from common.evaluation import Results
 from common.models import StagedNetwork
@@ -37,6 +38,8 @@ from common.models.weights import weights_file
 from common.runtime.distributed import ALONE
 from common.training import checkpoint
 from common.utils import paths
+
+PHASE = "train.", "network.trainable"  # what may differ where fit is called for several phases
 
 
 class Stop(BaseException):
@@ -75,7 +78,7 @@ class Seam:
     Attributes:
         parts: which of fit and evaluate run.py has; calls: of them, in order.
         data, settings: the run's.
-        wrong: what a part was given instead.
+        wrong: what a part was given instead; otherwise: which of the settings, by part.
         start, adapted: the network's tensors when training begins, and what it says of batch norm.
         sums: of the network's tensors, by what had just happened.
         plain: logits of train, val and test by a plain pass, when evaluate is called.
@@ -88,6 +91,7 @@ class Seam:
     data: Splits | None = None
     settings: dict | None = None
     wrong: list[str] = field(default_factory=list)
+    otherwise: list[tuple[str, set[str]]] = field(default_factory=list)
     start: dict[str, Tensor] = field(default_factory=dict)
     adapted: int = 0
     sums: list[tuple[str, list[float]]] = field(default_factory=list)
@@ -105,14 +109,15 @@ class Seam:
         for name in ("train", "val", "test"):
             if data is not None and getattr(data, name) is not getattr(self.data, name):
                 self.wrong.append(f"{part} got other {name} pictures than the run's")
-        if config is not None and config.settings() != self.settings:
-            self.wrong.append(f"{part} got other settings than the run's")
+        if config is not None:
+            given, own = flat(config.settings()), flat(self.settings)
+            self.otherwise.append((part, {key for key in own if given[key] != own[key]}))
         return _first(StagedNetwork, values)
 
     def note(self, what: str, network: StagedNetwork) -> None:
         """Something has happened; a hash of the network would take ten times as long as sums."""
         state = network.state_dict().values()
-        self.sums.append((what, [float(value.cpu().double().sum()) for value in state]))
+        self.sums.append((what, [float(value.cpu().sum(dtype=torch.float64)) for value in state]))
 
 
 def _first(kind: type, values: list) -> Any:
@@ -259,6 +264,10 @@ def trains_then_tests(context: AuditContext) -> Seen:
     seam = context.once(whole)
     wrong = [*seam.wrong]
     calls = [name for name, _ in groupby(seam.calls)]  # fit may be called for each of two phases
+    phases = PHASE if seam.calls.count("fit") > 1 else ()
+    for part, keys in seam.otherwise:
+        if keys := {key for key in keys if part != "fit" or not key.startswith(phases)}:
+            wrong.append(f"{part} got another {min(keys)} than the run's")
     if calls != seam.parts:
         wrong.append(f"called {', '.join(calls) or 'neither'}")
     for (_, before), (what, after) in pairwise(seam.sums):
@@ -294,8 +303,8 @@ def starts_as_configured(context: AuditContext) -> Seen:
     loaded = set(before["network"]) if before else set()
     if context.config.network.new_head:
         loaded = {key for key in loaded if not key.startswith("head.")}
-    own, other = context.once(_drawn_twice)  # what starts at zero hangs on no seed
-    drawn = [key for key in own.keys() - loaded if not torch.equal(own[key], other[key])]
+    own, again = context.network().state_dict(), _drawn_again(context)
+    drawn = [key for key in own.keys() - loaded if not torch.equal(own[key].cpu(), again[key])]
     for same in (True, False) if drawn else ():
         config = _config(context, context.config.seed + (not same))
         with repeatable(context.runtime.device):
@@ -305,13 +314,12 @@ def starts_as_configured(context: AuditContext) -> Seen:
     return not wrong, expected, ", ".join(wrong) or "that"
 
 
-def _drawn_twice(context: AuditContext) -> list[dict[str, Tensor]]:
-    """The tensors of the level's network as its build_network draws it, and draws it again."""
-    networks = []
-    for _ in range(2):
-        config = copy.deepcopy(context.config)
-        networks.append(context.build_network(config, len(context.data.classes)))
-    return [network.state_dict() for network in networks]
+def _drawn_again(context: AuditContext) -> dict[str, Tensor]:
+    """The tensors of the level's network as its build_network draws it another time: what starts
+    at zero hangs on no seed.
+    """
+    config = copy.deepcopy(context.config)
+    return context.build_network(config, len(context.data.classes)).state_dict()
 
 
 def _seen(seam: Seam, *parts: str) -> str:

@@ -58,26 +58,46 @@ def logits_not_probabilities(context: AuditContext) -> Seen:
     return bare and not (probabilities or logged), expected, seen
 
 
+LAST = 4  # linear layers whose ways to each other are looked at: more, in a transformer, take long
+
+
 @check("no two linear layers in a row", "a nonlinearity left out: two such layers are one")
 def nonlinearity_between(context: AuditContext) -> Seen:
-    network, from_linear, pairs = context.network(), {}, []
-
-    def note(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        before = from_linear.get(id(inputs[0]))
-        if isinstance(module, nn.Linear):
-            if before:
-                pairs.append(f"{tuple(before[0].weight.shape)} to {tuple(module.weight.shape)}")
-            from_linear[id(output)] = (module, output)  # kept, so that no other gets its id
-        elif isinstance(module, nn.Dropout | nn.Identity | nn.Flatten) and before:
-            from_linear[id(output)] = (before[0], output)
-        else:
-            from_linear.pop(id(output), None)  # a ReLU in place gives back what it was given
-
+    network, made = context.network().cpu().double().eval(), {}
+    images = context.pictures(context.data.val)[:4].cpu().double()
     for module in network.modules():
-        if not list(module.children()):
-            module.register_forward_hook(note)
-    plain_logits(network, context.pictures(context.data.val))
-    return not pairs, "a nonlinearity between any two", ", ".join(pairs) or "none in a row"
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda layer, _, output: made.update({layer: output}))
+    plain_logits(network, images)
+    pairs = pairwise([*made][-LAST:])
+    wrong = [
+        f"{tuple(first.weight.shape)} to {tuple(second.weight.shape)}"
+        for first, second in pairs
+        if _is_linear_between(network, images, made, first, second)
+    ]
+    return not wrong, "a nonlinearity between any two", ", ".join(wrong) or "none in a row"
+
+
+def _is_linear_between(
+    network: StagedNetwork, images: Tensor, made: dict, first: nn.Linear, second: nn.Linear
+) -> bool:
+    """Whether what the second layer puts out follows a push of what the first one does, to twice
+    the push and to its opposite.
+    """
+    plain_logits(network, images)
+    before, start = made[second], made[first]
+    generator = torch.Generator().manual_seed(0)
+    push = torch.randn(start.shape, generator=generator).to(start) * 3 * start.abs().mean()
+    moved = []
+    for times in (1, 2, -1):
+        pushed = first.register_forward_hook(lambda _, __, output, t=times: output + t * push)
+        plain_logits(network, images)
+        pushed.remove()
+        moved.append(made[second] - before)
+    once, twice, back = moved
+    if float(once.abs().max()) <= 1e-9 * float(before.abs().max()):
+        return False  # beside each other, not in a row
+    return largest_gap(twice, 2 * once) < 1e-6 and largest_gap(back, -once) < 1e-6
 
 
 @check("the weights are the file's", "a stage left as initialised, or one given another's weights")
@@ -202,7 +222,7 @@ def dropout_as_configured(context: AuditContext) -> Seen:
         if abs(share - p) > 0.02 + 5 * (p * (1 - p) / count) ** 0.5:
             wrong.append(f"{name} leaves out {share:.0%}, not {p:.0%}")
         pairs = [(a, b) for a, b in pairwise(found) if a[0].shape == b[0].shape]
-        alike = [torch.equal(*(out[a[0] & b[0]] for _, out in (a, b))) for a, b in pairs]
-        if p and any(alike):
+        both = [[out[a[0] & b[0]] for _, out in (a, b)] for a, b in pairs]
+        if p and any(one.any() and torch.equal(one, other) for one, other in both):
             wrong.append(f"{name} leaves out the same at every step")
     return not wrong, expected, ", ".join(wrong) or f"{len(layers)} layers, as it says"

@@ -96,7 +96,13 @@ def frozen_is_frozen(context: AuditContext) -> Seen:
     pulled = [key for key, parameter in named.items() if parameter.grad is not None]
     strays = [k for k in moved + pulled if not k.startswith(epoch.starts) or k in epoch.fixed]
     learned = set(moved) & named.keys()  # no buffers
-    still = [start for start in epoch.starts if not any(k.startswith(start) for k in learned)]
+    train, steps = context.config.train, context.config.train.epochs * epoch.steps
+    still = [
+        start
+        for depth, (part, start) in enumerate(zip(epoch.trains, epoch.starts, strict=True))
+        if not any(key.startswith(start) for key in learned)
+        and any(rate_at(train, part, depth, step, steps) > 1e-8 for step in range(epoch.steps))
+    ]
     seen = f"{len(moved)} moved" + (f", frozen, and touched: {strays[0]}" if strays else "")
     seen += f", nothing in {still[0]}" if still else ""
     expected = f"what moves is in {', '.join(epoch.trains)}, and all of it"

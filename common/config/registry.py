@@ -63,6 +63,8 @@ class Registry(dict[str, Callable[..., Any]]):
             if value is not default and not rule.holds(value):
                 what = f"{self.option}: {name}: {key} must be {rule.words}"
                 raise UserError(f"{what}, not {shown(value)}")
+            if type(value) is int and type(default) is float:
+                given[key] = float(value)
         return name, {key: default for key, (_, default) in known.items()} | given
 
     def build(self, step: Step, **context: Any) -> Any:

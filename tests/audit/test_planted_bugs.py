@@ -8,7 +8,7 @@ import pytest
 
 from helpers.makers import make_picture_folder
 from helpers.pairs import TECHNIQUES, pairwise
-from helpers.planted_bugs import BUGS, PROJECT, Bug, audited, planted, table
+from helpers.planted_bugs import BUGS, PROJECT, Bug, audited, changed, planted, table
 from helpers.shipped import TRANSFER
 
 
@@ -44,6 +44,22 @@ def test_no_false_alarm(level, folder):
     assert not failed
 
 
+def _by_options() -> dict[tuple[int, tuple[str, ...]], list[str]]:
+    """The checks that bugs are planted for, by the level and the options of the audit."""
+    found = {}
+    for bug in BUGS:
+        found.setdefault((bug.level, bug.options), []).append(bug.check)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", _by_options().items(), ids=lambda case: " ".join(case[0][1]))
+def test_no_false_alarm_where_bugs_are_planted(case, folder):
+    (level, options), checks = case
+    failed = [f.line() for f in findings(str(level), list(options), checks, folder) if not f.passed]
+    assert not failed
+
+
 @pytest.mark.parametrize("views", ["null", "1", "2", "5"])
 @pytest.mark.parametrize(
     "augment",
@@ -68,12 +84,28 @@ def larger(tmp_path_factory):
 @pytest.mark.parametrize("row", pairwise(TECHNIQUES), ids=lambda row: "-".join(row.values()))
 def test_no_false_alarm_on_any_pair_of_techniques(row, folder, larger):
     options = {key: value for key, value in row.items() if key not in ("level", "data")}
+    trainable = options.pop("network.trainable").split()
     arguments = [word for key, value in options.items() for word in (f"--{key}", value)]
+    arguments += ["--network.trainable", *trainable] if trainable else []
     where = {"digits": ["digits"], "32": ["folder", "--data.root", str(folder)]}
     where["48"] = ["folder", "--data.root", str(larger)]
     arguments += ["--data.name", *where[row["data"]], "--network.weights", "tiny-imagenet"]
     failed = [f.line() for f in findings(row["level"], arguments, None, folder) if not f.passed]
     assert not failed
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_several_phases_may_differ_in_training_alone(passes, folder):
+    file = "level2_augmentation/run.py"
+    fit = "    history = fit(network, run.data, config, trunk, run.folder)\n"
+    other = "train.lr *= 0.1" if passes else "network.new_head = True"
+    phase = f"    import copy; second = copy.deepcopy(config); second.{other}\n"
+    phase += "    history += fit(network, run.data, second, trunk, run.folder / 'second')\n"
+    source = (PROJECT / file).read_text(encoding="utf-8").replace(fit, fit + phase)
+    with changed(file, source):
+        (finding,) = findings("2", [], ["main trains, then tests"], folder)
+    assert finding.passed == passes, finding.line()
+    assert passes or "fit got another network.new_head" in finding.seen
 
 
 def test_every_check_catches_some_bug():

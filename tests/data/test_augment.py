@@ -58,6 +58,13 @@ def test_same_generator_same_pictures():
     assert not torch.equal(steps(images, generator(1)), steps(images, generator(2)))
 
 
+@pytest.mark.parametrize("step", [{"mixup": {"alpha": 2}}, {"cutmix": {"alpha": 1}}])
+def test_whole_numbers_are_numbers(step):
+    images, generator = torch.zeros(4, 3, 8, 8), torch.Generator().manual_seed(0)
+    _, shares = build_augmentation([step], mirror=True).mix(images, torch.arange(4), 4, generator)
+    torch.testing.assert_close(shares.sum(1), torch.ones(4))
+
+
 def test_no_steps_is_no_augmentation():
     assert build_augmentation([], mirror=True) is None
 

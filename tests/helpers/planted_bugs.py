@@ -42,6 +42,7 @@ CROSS_ENTROPY = (
 )
 VAL = "Batches(data.val, *options)"
 AS_IT_SAYS = "batch norm is adapted as it says"
+POLICIES = "common/data/augment/policies.py"
 STEPS, RUN = "common/data/augment/steps.py", "level2_augmentation/run.py"
 SHARES = "each augmentation step as configured"
 PICTURES = "--data.name", "folder", "--data.root", "{folder}"
@@ -251,6 +252,25 @@ BUGS = [
     Bug("crops that never move down", STEPS,
         'entries["y1"] = top + (tall / height - 1) / 2', 'entries["y1"] = (tall / height - 1) / 2',
         SHARES, options=("--augment", "[resized_crop]")),
+    Bug("one magnitude for every picture, but not the configured one", POLICIES,
+        "torch.full_like(bins, self.magnitude)", "torch.full_like(bins, self.magnitude + 3)",
+        SHARES, options=("--augment", "[rand_augment]")),
+    Bug("operations to one side only", POLICIES,
+        "2 * torch.randint(2, (len(images),), **options) - 1",
+        "torch.ones_like(bins)", SHARES, options=("--augment", "[trivial_augment]")),
+    Bug("one draw for brightness, contrast and saturation", STEPS,
+        "            if amount := getattr(self, name):\n"
+        "                factor = 1 + amount * (2 * torch.rand(len(x), **options) - 1)",
+        "            drawn = torch.rand(len(x), **options) if name == 'brightness' else drawn\n"
+        "            if amount := getattr(self, name):\n"
+        "                factor = 1 + amount * (2 * drawn - 1)",
+        SHARES, options=("--augment", "[jitter]")),
+    Bug("pasted boxes that lean to the right", STEPS,
+        "pasted = box_mask(x * width - wide / 2,", "pasted = box_mask(x * width - wide / 3,",
+        SHARES, options=("--augment", "[cutmix]")),
+    Bug("mirror images that stay after the second epoch", BATCHES,
+        "^ bool(epoch % 2)", "^ bool(epoch // 2)", SHARES,
+        options=("--augment", "[{flip: {alternate: true}}]", *PICTURES)),
     Bug("geometry lost where two steps follow each other", STEPS,
         "m if waiting is None else waiting @ m", "m",
         "the augmentation's steps in their order", options=("--augment", "[crop, rotate]")),
@@ -294,6 +314,12 @@ BUGS = [
     Bug("the average left in place of the weights", "common/training/ema.py",
         "self._put(kept)", "pass", "averaged weights are the average",
         options=("--train.ema", "0.9")),
+    Bug("batch norm's statistics left out of the average", "common/training/ema.py",
+        "if state[key].is_floating_point()]",
+        "if state[key].is_floating_point() and 'running' not in key]",
+        "averaged weights are the average", options=("--train.ema", "0.9")),
+    Bug("the loss computed in bfloat16", TRAINING, "logits.float(), targets", "logits, targets",
+        STEP),
     Bug("clipped before the scaled gradients are unscaled", TRAINING,
         "self.scaler.unscale_(self.optimizer)", "pass", STEP,
         options=("--train.clip_norm", "0.01", "--train.optimizer", "sgd")),
