@@ -4,8 +4,9 @@ import ast
 
 import pytest
 
-from helpers import mutant_report, mutants
-from helpers.mutants import PROJECT, Judges, Results, Verdict, audit_in_child, candidates, sample
+from helpers import judges, mutant_report, mutants
+from helpers.judges import Judges, Verdict, audit_in_child
+from helpers.mutants import PROJECT, Results, candidates, sample
 from helpers.mutations import mutants_of
 
 LOOP = "common/training/loop.py"
@@ -108,7 +109,7 @@ def test_mutant_is_caught_in_a_child(old, new, caught, tmp_path):
     source = original(LOOP)
     changed = source.replace(old, new, 1)
     assert changed != source
-    limit = 3 if caught.caught == "hangs" else mutants.LIMIT
+    limit = 3 if caught.caught == "hangs" else judges.LIMIT
     facts = LOOP, changed, ["level 1"], tmp_path / "pictures", "train and eval mode"
     assert audit_in_child(*facts, limit=limit) == (caught, set())
 
@@ -122,16 +123,16 @@ def test_code_as_it_is_passes_in_a_child(tmp_path):
 
 
 def test_what_no_configuration_calls_is_not_audited(found, tmp_path):
-    judges = Judges(tmp_path, 1, Results(tmp_path / "results.jsonl"))
-    judges.before["audit"] = {"level 1": {(str(PROJECT / LOOP), "fit")}}
+    asked = Judges(tmp_path, 1, {})
+    asked.before["audit"] = {"level 1": {(str(PROJECT / LOOP), "fit")}}
     mutant = next(m for m in found if m.place == "Trainer.step")
-    assert judges.audit(mutant) == Verdict(None, "no configuration calls it")
+    assert asked.audit(mutant) == Verdict(None, "no configuration calls it")
 
 
 def test_copy_has_the_change_for_the_block(tmp_path):
-    judges = Judges(tmp_path, 1, Results(tmp_path / "results.jsonl"))
+    asked = Judges(tmp_path, 1, {})
     for source in ("changed = 1\n", "changed = 2\n"):
-        with judges._copy_with(LOOP, source) as copy:
+        with asked._copy_with(LOOP, source) as copy:
             assert (copy / LOOP).read_text(encoding="utf-8") == source
             assert (copy / "tests/audit/test_mutants.py").exists()
         assert (copy / LOOP).read_text(encoding="utf-8") == original(LOOP)
