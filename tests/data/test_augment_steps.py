@@ -60,6 +60,12 @@ def test_each_operation_is_torchvisions(policy, name):
         assert ((seen - expected).abs()[inside] <= 0.5).all(), (number, sign)
 
 
+def test_posterize_takes_values_as_the_bytes_they_round_to():
+    between = torch.tensor([127.4, 127.6]).view(1, 1, 1, 2).expand(1, 3, 1, 2)
+    kept = color.posterize(between, torch.tensor([1]))
+    assert kept[0, 0, 0].tolist() == [0, 128]
+
+
 def test_policies_cover_torchvisions_operations():
     theirs = set(autoaugment.TrivialAugmentWide()._augmentation_space(31))
     assert {TORCHVISION[name] for name in policies.NAMES} == theirs

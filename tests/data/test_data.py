@@ -16,6 +16,7 @@ import torch
 from common.config import DataConfig
 from common.data import load_splits
 from common.data.cifar import archive_place
+from common.data.splits import count_classes
 from common.utils import paths
 from common.utils.errors import NoNetwork, UserError
 from helpers.makers import (
@@ -136,6 +137,16 @@ def test_stored_size_of_any_data_set():
 
 
 # ---- archives ----
+
+
+def test_classes_are_counted_without_reading_a_picture(tmp_path):
+    make_picture_folder(tmp_path / "pets", ["cat", "dog", "eel"], per_class=2)
+    (tmp_path / "pets/train/.hidden").mkdir()
+    (tmp_path / "pets/val").mkdir()
+    known = {"digits": 10, "cifar10": 10, "cifar100": 100, "cifar100_coarse": 20}
+    assert {name: count_classes(DataConfig(name=name)) for name in known} == known
+    assert count_classes(DataConfig(name="folder", root=str(tmp_path / "pets"))) == 3
+    assert count_classes(DataConfig(name="folder", root=str(tmp_path / "none"))) == 10
 
 
 @pytest.mark.parametrize(

@@ -253,6 +253,11 @@ class Judges:
         before = self._as_it_is(str(tests), lambda: self._run_tests(file, _original(file)))
         if before.caught:
             raise SystemExit(f"a copy of the project fails its tests as it is: {before.caught}")
+        likely = (self.known.get((mutant.id, "tests")) or {}).get("caught") or ""
+        if "::" in likely:  # ask first what caught it
+            verdict = self._run_tests(file, mutant.source, [likely])
+            if verdict.caught == likely:
+                return verdict
         return self._run_tests(file, mutant.source)
 
     def grader(self, mutant: Mutant) -> Verdict:
@@ -270,10 +275,10 @@ class Judges:
         failed = [name for name in graded if name not in before]
         return Verdict(failed[0], "grader") if failed else Verdict()
 
-    def _run_tests(self, file: str, source: str) -> Verdict:
+    def _run_tests(self, file: str, source: str, some: list[str] | None = None) -> Verdict:
         with self._copy_with(file, source) as copy:
             options = ["-x", "-q", "-p", "no:cacheprovider", f"--basetemp={copy}-pytest"]
-            status, output = self._python(copy, "-m", "pytest", *options, *tests_of(file))
+            status, output = self._python(copy, "-m", "pytest", *options, *(some or tests_of(file)))
         if status in (0, None):
             return Verdict("hangs", "tests") if status is None else Verdict()
         named = re.search(r"^(?:FAILED|ERROR) ([^\s[]+)", output, re.MULTILINE)

@@ -91,6 +91,16 @@ def test_nothing_is_kept_of_pictures_that_come_once():
     assert not trunk.kept and trunk.kept_bytes == 0
 
 
+def test_what_is_kept_is_counted():
+    data, network = small_splits(), small_network(["c", "head"])
+    trunk = Trunk(network, CPU)
+    batches = FeatureBatches(Batches(data.train, network.weights, 8, CPU), trunk, epochs=3)
+    list(batches.epoch(1))
+    list(batches.epoch(2))
+    kept = [part for part in batches.held.values() if part]
+    assert trunk.kept_bytes == sum(part.features.nbytes for part in kept) > 0
+
+
 def test_a_view_that_does_not_come_again_is_not_kept():
     data = small_splits()
     every, some = stream(data, 2), stream(data, 2)

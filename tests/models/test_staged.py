@@ -14,7 +14,7 @@ from common.config import LevelConfig, NetworkConfig
 from common.data import Batches
 from common.models import Classifier, FeatureBatches, Trunk, as_map, trunk
 from common.models.backbones import Backbone
-from common.models.staged import average
+from common.models.staged import average, state_hash
 from common.utils.errors import UserError
 from helpers.networks import CPU, built, fitted, quick, small_network, small_splits
 from level3_fusion.fusion_head import FusionHead, halving_convolution, way_down
@@ -304,3 +304,13 @@ def test_a_classifier_is_blind_to_the_scale_of_its_input():
     plain = Classifier([8], 3, normalised=False)
     assert [*plain.state_dict()] == ["classify.weight", "classify.bias"]
     assert not torch.allclose(plain(1000 * x), plain(x))
+
+
+def test_a_hash_tells_names_and_values():
+    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
+    names = nn.ModuleDict({"a": first, "b": second}), nn.ModuleDict({"a": first, "c": second})
+    assert state_hash(names[0]) != state_hash(names[1]), "the same numbers by other names"
+    assert state_hash(names[0], {"a.weight"}) == state_hash(names[1], {"a.weight"})
+    before = state_hash(first)
+    first.bias.data[0] += 1
+    assert state_hash(first) != before
