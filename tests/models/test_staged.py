@@ -314,3 +314,9 @@ def test_a_hash_tells_names_and_values():
     before = state_hash(first)
     first.bias.data[0] += 1
     assert state_hash(first) != before
+
+
+@pytest.mark.parametrize(("side", "half"), [(8, 4), (7, 4), (1, 1)])
+def test_a_halving_convolution_halves(side, half):
+    halved = halving_convolution(3, 5).eval()(torch.ones(2, 3, side, side))
+    assert halved.shape == (2, 5, half, half)
