@@ -3,6 +3,7 @@
 Without any option but one: the audit of each level is tested by itself.
 """
 
+import ast
 import json
 import pickle
 
@@ -16,7 +17,7 @@ from common.config import load_config
 from common.training import checkpoint
 from common.utils.files import file_hash
 from helpers.makers import make_cifar_archive, write_sitecustomize
-from helpers.projects import NAMES, copy_project, fresh_python
+from helpers.projects import NAMES, PROJECT, copy_project, fresh_python
 from helpers.reports import Reports
 
 pytestmark = pytest.mark.xdist_group("ladder")  # one process makes what they share
@@ -105,6 +106,18 @@ def archive_test_set(data):
 
 
 @SLOW
+@pytest.mark.parametrize("name", NAMES)
+def test_a_level_is_audited_before_it_trains(name):
+    """In its main; what the audit does is tested elsewhere."""
+    tree = ast.parse((PROJECT / name / "run.py").read_text(encoding="utf-8"))
+    (main,) = (node for node in tree.body if getattr(node, "name", "") == "main")
+    calls = [ast.unparse(node) for node in ast.walk(main) if isinstance(node, ast.Call)]
+    calls.sort(key=ast.unparse(main).index)
+    audits = [i for i, call in enumerate(calls) if call == "run.audit(build_network)"]
+    trains = [i for i, call in enumerate(calls) if call.startswith("fit(")]
+    assert len(audits) == 1 and trains and audits[0] < trains[0]
+
+
 def test_frozen_means_frozen(plain):
     hashes = [plain.metrics(name)["frozen"] for name in NAMES]
     assert all(h["before"] == h["after"] and len(h["before"]) == 64 for h in hashes)

@@ -8,6 +8,7 @@ from torchvision.transforms import functional as tv
 from common.data import Batches, loader, steps_per_epoch
 from common.models import Weights
 from common.runtime import Runtime
+from common.utils.errors import UserError
 from helpers.networks import CPU, small_splits
 
 GPU = torch.cuda.is_available()
@@ -63,6 +64,24 @@ def test_a_last_batch_of_one_joins_the_one_before():
     assert [len(b) for b in batches(count=17).order(0)] == [8, 9]
     assert [len(b) for b in batches(count=18).order(0)] == [8, 8, 2]
     assert len(batches(count=17)) == 2
+
+
+@pytest.mark.parametrize(
+    ("count", "steps"), [(1, 1), (15, 1), (16, 1), (17, 1), (18, 2), (32, 2), (33, 2), (34, 3)]
+)
+def test_no_batch_is_of_a_single_picture(count, steps):
+    assert steps_per_epoch(count, 16) == steps
+
+
+def test_a_view_may_take_half_of_what_is_free(monkeypatch):
+    data = small_splits().train
+    batches = Batches(data, WEIGHTS, 4, CPU, lambda x, _: x, 0, views=2)
+    need = data.images.nbytes
+    monkeypatch.setattr(loader, "free_memory", lambda device: 2 * need)
+    batches.check_room()
+    monkeypatch.setattr(loader, "free_memory", lambda device: 2 * need - 1)
+    with pytest.raises(UserError, match=r"train\.views: .*over half of what is free"):
+        batches.check_room()
 
 
 def test_steps_an_epoch_are_as_many_as_batches():
