@@ -3,12 +3,25 @@
 import torch
 from torch import Tensor
 
-from common.audit import feed
+from common.audit import feed, measures
 from common.audit.context import SIZE, AuditContext, Seen, check
-from common.audit.measures import COPIES, STRIDE, problems_of, where
+from common.audit.measures import COPIES, STRIDE, Problem, fed, where
+from common.audit.policy import policy
 from common.config.registry import named_step
 from common.data import build_augmentation
+from common.data.augment import policies, steps
 from common.data.augment.geometry import resample
+
+MEASURED = {
+    steps.Flip: measures.flip,
+    steps.Crop: measures.crop,
+    steps.ResizedCrop: measures.resized_crop,
+    steps.Rotate: measures.rotate,
+    steps.Jitter: measures.jitter,
+    steps.Erase: measures.erase,
+    policies.TrivialAugment: policy,
+    policies.RandAugment: policy,
+}
 
 
 @check(
@@ -20,11 +33,33 @@ def steps_as_configured(context: AuditContext) -> Seen:
     for configured in context.config.augment:
         name, parameters = named_step(configured)
         (step,) = build_augmentation([configured], context.data.mirror).steps
-        for problem in problems_of(context, name, parameters, step):
+        for problem in _problems(context, name, parameters, step):
             if problem:
                 problems.append(f"{name}: {problem}")
     expected = f"draws of {COPIES} pictures that follow each step's definition"
     return not problems, expected, ", ".join(problems) or "the same"
+
+
+def _problems(context: AuditContext, name: str, parameters: dict, step: object) -> list[Problem]:
+    """What is wrong with a configured step; of one of the reader's own nothing is known here."""
+    if type(step) in (steps.MixUp, steps.CutMix):
+        return measures.mixed(name, step, context)
+    if type(step) not in MEASURED:
+        return []
+    picture = where()
+    if isinstance(step, steps.Jitter):  # two halves of two colours
+        colours = torch.tensor([[120, 90, 150], [60, 100, 80]], dtype=torch.uint8)
+        picture = colours.T.repeat_interleave(SIZE // 2, 1)[:, None].expand(3, SIZE, SIZE)
+    data = feed.copies(context, picture.contiguous(), COPIES)
+
+    def see(epoch: int, *alone: str) -> tuple[Tensor, Tensor]:
+        chosen = parameters
+        if alone:
+            amounts = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0)
+            chosen = amounts | {name: getattr(step, name) for name in alone}
+        return fed(context, {name: chosen}, data, epoch)
+
+    return MEASURED[type(step)](step, see)
 
 
 @check("the augmentation's steps in their order", "a step left out, or one that comes too early")

@@ -5,30 +5,22 @@ with y. What was drawn for each is compared with the step's own definition, whic
 by numpy, apart from the code that trains. A function gives the problems that it finds.
 """
 
-import math
-import re
 from collections.abc import Callable
-from unittest.mock import patch
 
 import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
-from torch.nn import functional as F
-from torchvision.transforms import InterpolationMode, autoaugment
 
 from common.audit import feed
 from common.audit.context import BATCH, IMAGENET_MEAN, IMAGENET_STD, SIZE, AuditContext
 from common.config import Step
 from common.data import Splits
-from common.data.augment import policies, steps
-from common.data.augment.geometry import resample
+from common.data.augment import steps
 
 COPIES = 240
 RARE = 1e-6  # how improbable draws must be under the definition to be called others
 STRIDE = 7  # of the values, from pixel to pixel
-GEOMETRIC = "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate"  # torchvision's names
-ROUNDED = "Color", "Contrast", "Sharpness"  # twice: torchvision's greys are whole numbers
 LIGHT = torch.tensor([0.2989, 0.587, 0.114])  # of red, green and blue in brightness
 Problem = str | None
 
@@ -234,83 +226,6 @@ def erase(step: steps.Erase, see: Callable) -> list[Problem]:
     return [*problems, unlike(left, x, "places along x"), unlike(top, y, "places along y")]
 
 
-def policy(step: policies.Policy, see: Callable) -> list[Problem]:
-    """Each operation as torchvision has it, at several strengths; and how many stay as they are."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(8, 3, 4, 4, generator=generator)
-    pictures = F.interpolate(coarse, (SIZE, SIZE), mode="bicubic").clamp(0, 1)
-    pictures = (255 * pictures).to(torch.uint8)
-    if isinstance(step, policies.TrivialAugment):
-        space = autoaugment.TrivialAugmentWide()._augmentation_space(policies.BINS)
-    else:
-        space = autoaugment.RandAugment()._augmentation_space(policies.BINS, (SIZE, SIZE))
-    problems, same = [], 0.0
-    drawn = range(policies.BINS) if step.magnitude is None else [step.magnitude]
-    for theirs, (strengths, signed) in space.items():
-        name = re.sub("(?<=[a-z])([XY])", r"_\1", theirs).lower().replace("color", "saturation")
-        kept, rounds = [], theirs in ROUNDED
-        if theirs == "Identity":
-            same += 1 / len(space)
-            continue
-        for level in {1, 9, policies.BINS - 1, *drawn}:
-            for sign in (-1, 1):
-                strength = round(float(strengths[level]), 4) if strengths.ndim else 0.0
-                strength *= sign if signed else 1
-                if level in drawn:
-                    probe = _by_torchvision(where()[None], theirs, strength)
-                    kept.append(float((probe - where()).abs().max() <= rounds))
-                if level not in (1, 9, policies.BINS - 1):
-                    continue
-                made = _by_torchvision(pictures, theirs, strength)
-                inside = _by_torchvision(torch.full_like(pictures, 255), theirs, strength) > 254
-                inside |= torch.tensor(theirs not in GEOMETRIC)
-                share = torch.full((len(pictures),), level / (policies.BINS - 1))
-                signs = torch.full_like(share, sign)
-                own, matrix = step.apply(name, pictures.float(), share, signs)
-                own = resample(own, matrix, False)
-                off = (own - made).abs()[inside]
-                if len(off) and off.max() > (2.2 if rounds else 1.05):
-                    problems.append(f"{name} of {strength:.3g} is not torchvision's")
-        same += sum(kept) / len(kept) / len(space)
-    drawn, apply = [], policies.Policy.apply
-
-    def noted(step: policies.Policy, name: str, images: Tensor, *given: Tensor) -> object:
-        share, sign = (values.tolist() for values in given)
-        drawn.extend(zip([name] * len(images), share, sign, strict=True))
-        return apply(step, name, images, *given)
-
-    with patch.object(policies.Policy, "apply", noted):
-        images = see(1)[0]
-    unchanged = int(((images - where().float()).abs().amax((1, 2, 3)) < 0.5).sum())
-    undone = math.comb(step.count, 2) * 4 / len(space) ** 2  # at most: two that undo each other
-    problems.append(
-        rare(unchanged, COPIES, same**step.count, "as it was", same**step.count + undone)
-    )
-    return [*problems, *_drawn(step, drawn)][:3]
-
-
-def _drawn(step: policies.Policy, drawn: list[tuple[str, float, float]]) -> list[Problem]:
-    """Operations all alike often, both signs too, and strengths as stated."""
-    total, names = step.count * COPIES, [name for name, _, _ in drawn]
-    counts = [names.count(name) for name in policies.NAMES if name != "identity"]
-    often = stats.chisquare([*counts, max(total - len(drawn), 0)]).pvalue
-    problems = ["operations not all alike often"] if often < RARE or len(drawn) > total else []
-    if not drawn:
-        return problems
-    _, shares, signs = map(np.array, zip(*drawn, strict=True))
-    problems.append(rare(int((signs > 0).sum()), len(signs), 0.5, "to one side"))
-    bins = (shares * (policies.BINS - 1)).round().astype(int)
-    if step.magnitude is not None:
-        return [*problems, outside(bins, step.magnitude, step.magnitude, 0, "strengths")]
-    even = stats.chisquare(np.bincount(bins, minlength=policies.BINS)).pvalue
-    return [*problems, "strengths not all alike often" if even < RARE else None]
-
-
-def _by_torchvision(pictures: Tensor, operation: str, strength: float) -> Tensor:
-    bilinear = InterpolationMode.BILINEAR
-    return autoaugment._apply_op(pictures, operation, strength, bilinear, None).float()
-
-
 def mixed(name: str, step: steps.MixUp | steps.CutMix, context: AuditContext) -> list[Problem]:
     """Two pictures and their labels by the same share, which is Beta's."""
     data, configured = feed.numbered(context, SIZE), {name: vars(step)}
@@ -369,37 +284,3 @@ def _off_centre(own: Tensor, seen: list[tuple[Tensor, Tensor]]) -> list[Problem]
         p = stats.ttest_1samp((along * sides).mean(1).numpy(), 0).pvalue
         problems.append(f"boxes off the middle along {axis} (p = {p:.0e})" if p < RARE else None)
     return problems
-
-
-MEASURED = {
-    steps.Flip: flip,
-    steps.Crop: crop,
-    steps.ResizedCrop: resized_crop,
-    steps.Rotate: rotate,
-    steps.Jitter: jitter,
-    steps.Erase: erase,
-    policies.TrivialAugment: policy,
-    policies.RandAugment: policy,
-}
-
-
-def problems_of(context: AuditContext, name: str, parameters: dict, step: object) -> list[Problem]:
-    """What is wrong with a configured step; of one of the reader's own nothing is known here."""
-    if type(step) in (steps.MixUp, steps.CutMix):
-        return mixed(name, step, context)
-    if type(step) not in MEASURED:
-        return []
-    picture = where()
-    if isinstance(step, steps.Jitter):  # two halves of two colours
-        colours = torch.tensor([[120, 90, 150], [60, 100, 80]], dtype=torch.uint8)
-        picture = colours.T.repeat_interleave(SIZE // 2, 1)[:, None].expand(3, SIZE, SIZE)
-    data = feed.copies(context, picture.contiguous(), COPIES)
-
-    def see(epoch: int, *alone: str) -> tuple[Tensor, Tensor]:
-        chosen = parameters
-        if alone:
-            amounts = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0.0)
-            chosen = amounts | {name: getattr(step, name) for name in alone}
-        return fed(context, {name: chosen}, data, epoch)
-
-    return MEASURED[type(step)](step, see)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers.bugs import BUGS, Bug
 from helpers.makers import make_picture_folder
 from helpers.pairs import TECHNIQUES, pairwise
-from helpers.planted_bugs import BUGS, PROJECT, Bug, audited, changed, planted, table
+from helpers.planted_bugs import PROJECT, audited, changed, planted, table
 from helpers.shipped import TRANSFER
 
 
