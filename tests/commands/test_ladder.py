@@ -105,7 +105,6 @@ def archive_test_set(data):
     return names, pickle.loads((folder / "test_batch").read_bytes())["labels"]
 
 
-@SLOW
 @pytest.mark.parametrize("name", NAMES)
 def test_a_level_is_audited_before_it_trains(name):
     """In its main; what the audit does is tested elsewhere."""
@@ -118,6 +117,7 @@ def test_a_level_is_audited_before_it_trains(name):
     assert len(audits) == 1 and trains and audits[0] < trains[0]
 
 
+@SLOW
 def test_frozen_means_frozen(plain):
     hashes = [plain.metrics(name)["frozen"] for name in NAMES]
     assert all(h["before"] == h["after"] and len(h["before"]) == 64 for h in hashes)
