@@ -127,9 +127,12 @@ def resized_crop(step: steps.ResizedCrop, see: Callable) -> list[Problem]:
     w, h = np.sqrt(area * ratio).clip(max=1), np.sqrt(area / ratio).clip(max=1)
     problems = [unlike(wide * tall, w * h, "areas"), unlike(wide / tall, w / h, "ratios")]
     for axis, side in enumerate((wide, tall)):
-        start, room = m[:, axis, 2] - (side - 1) / 2, (1 - side) * SIZE > 3
-        place = (start / ((1 - side) * SIZE + 1e-9))[room]
-        if room.sum() > 20:
+        start, room = m[:, axis, 2] - (side - 1) / 2, (1 - side) * SIZE
+        beyond = np.maximum(-start, start - room).max()
+        problems.append(f"boxes {beyond:.2f} px out of the picture" if beyond > 0.1 else None)
+        free = room > 3
+        if free.sum() > 20:
+            place = (start / room)[free]
             problems.append(unlike(place, stats.uniform.cdf, f"places along {'xy'[axis]}"))
     return problems
 

@@ -60,6 +60,18 @@ def test_each_operation_is_torchvisions(policy, name):
         assert ((seen - expected).abs()[inside] <= 0.5).all(), (number, sign)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (2, 9), (3, 3)])
+@pytest.mark.parametrize("name", ["sharpness", "contrast", "autocontrast", "equalize"])
+def test_operations_on_tiny_pictures_are_torchvisions(name, size):
+    images = noise(3, 9)[:, :, : size[0], : size[1]]
+    policy = policies.TrivialAugment()
+    seen, _ = policy.apply(name, images.float(), torch.full((3,), 0.5), torch.ones(3))
+    strength = 0.99 * 0.5 if name in ("sharpness", "contrast") else 0.0
+    how = InterpolationMode.BILINEAR, [0.0, 0.0, 0.0]
+    expected = autoaugment._apply_op(images, TORCHVISION[name], strength, *how)
+    assert ((seen - expected.float()).abs() <= 1.5).all()
+
+
 def test_posterize_takes_values_as_the_bytes_they_round_to():
     between = torch.tensor([127.4, 127.6]).view(1, 1, 1, 2).expand(1, 3, 1, 2)
     kept = color.posterize(between, torch.tensor([1]))

@@ -1,13 +1,17 @@
 """Batch norm's statistics estimated anew on training pictures."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from common.config import NetworkConfig
 from common.data import Batches
 from common.models.adapt import adapt_batch_norm, batch_norm_statistics, pictures_to_adapt
 from common.models.staged import batch_norms
+from common.runtime import Processes
 from helpers.networks import CPU, small_network, small_splits
 
 
@@ -80,3 +84,21 @@ def test_auto_is_what_was_found_for_the_weights(weights, asked, count):
     config = NetworkConfig(weights=weights, adapt_batch_norm=asked)
     assert pictures_to_adapt(config, small_splits(10_000)) == count
     assert pictures_to_adapt(config, small_splits(30)) == min(count, 30), "as many as there are"
+
+
+def test_what_is_left_out_by_chance_in_training_is_not_left_out_here():
+    """Stages with stochastic depth, or dropout: only batch norm is in training."""
+    found = []
+    for share in (0.0, 0.9):
+        network, data = small_network(["c", "head"]).train(), small_splits()
+        network.stages["b"].append(StochasticDepth(share, "row"))
+        found.append(adapt_batch_norm(network, data, 30, CPU))
+    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+
+
+def test_each_of_several_processes_takes_all_pictures():
+    found = []
+    for processes in (Processes(), Processes(rank=1, world=2)):
+        runtime = replace(CPU, processes=processes)
+        found.append(adapt_batch_norm(small_network(), small_splits(), 30, runtime))
+    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])

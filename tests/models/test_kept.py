@@ -1,11 +1,16 @@
 """Augmented views, and what the frozen stages make of pictures, kept while they come again."""
 
+import types
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
 from common.config import LevelConfig
 from common.data import Batches, build_augmentation
 from common.models import trunk
+from common.models.staged import Features
 from common.models.trunk import FeatureBatches, Trunk
 from common.runtime import Runtime
 from common.utils.errors import UserError
@@ -139,6 +144,50 @@ def test_what_is_too_large_for_memory_goes_to_a_file_that_leaves_nothing(tmp_pat
     for (x, labels), (own_x, own_labels) in zip(expected, found, strict=True):
         assert torch.equal(x, own_x) and torch.equal(labels, own_labels)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_lies_in_the_folder_for_it(tmp_path, monkeypatch):
+    """Where the run is: the system's folder for such files may be small, or in memory."""
+    monkeypatch.setattr(trunk, "free_memory", lambda device: 100)
+    places, create = [], trunk.tempfile.NamedTemporaryFile
+
+    def spy(**how):
+        places.append(Path(how["dir"]))
+        return create(**how)
+
+    monkeypatch.setattr(trunk.tempfile, "NamedTemporaryFile", spy)
+    list(stream(small_splits(), 2, folder=tmp_path).epoch(1))
+    assert places == [tmp_path]
+
+
+@pytest.mark.parametrize(("free", "kept"), [(2.0, True), (1.999, False)])
+def test_features_may_take_half_of_what_is_free(free, kept, monkeypatch):
+    part = Features(torch.zeros(2, 5), {"a": torch.zeros(2, 3)})
+    need = 4 * (5 + 3) * 9
+    monkeypatch.setattr(trunk, "free_memory", lambda device: int(free * need))
+    assert (trunk.room(part, 9, None) is not None) == kept
+
+
+def test_the_file_may_take_half_of_the_disk(tmp_path, monkeypatch):
+    part = Features(torch.zeros(2, 5), {})
+    need = 4 * 5 * 9
+    monkeypatch.setattr(trunk, "free_memory", lambda device: 0)
+    for free, kept in ((2 * need + 2, True), (2 * need, False)):
+        usage = types.SimpleNamespace(free=free)
+        monkeypatch.setattr(trunk.shutil, "disk_usage", lambda folder, usage=usage: usage)
+        found = trunk.room(part, 9, tmp_path)
+        assert (found is not None) == kept
+        assert found is None or found.x.shape == (9, 5)
+
+
+def test_stages_that_are_compiled_are_those_of_the_trunk(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **how: compiled.append((self, how))
+    )
+    made = Trunk(small_network(["c", "head"]), replace(CPU, compile=True))
+    assert compiled == [(stage, {"dynamic": False}) for stage in made.stages.values()]
+    assert list(made.stages) == ["a", "b"]
 
 
 def test_where_there_is_no_room_at_all_each_epoch_computes_its_view(monkeypatch):

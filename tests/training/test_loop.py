@@ -121,6 +121,25 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(tmp_path):
     assert not (tmp_path / "best.pt").exists()
 
 
+def test_a_runs_folder_is_made_with_those_above_it(tmp_path):
+    folder = tmp_path / "data" / "level"
+    fitted(small_network(), small_splits(), config(epochs=1), folder)
+    assert (folder / "best.pt").exists()
+
+
+def test_pictures_a_second_are_those_of_training(monkeypatch):
+    """By a clock that goes on by a second at each look: training is between the first two."""
+    clock = iter(range(1000))
+    monkeypatch.setattr("common.training.loop.time.perf_counter", lambda: next(clock))
+    entry = built(small_network(), small_splits(30), config()).epoch(1)
+    assert entry["pictures_per_second"] == 30 and entry["seconds"] >= 2
+
+
+def test_batch_norm_on_one_processor_needs_no_word(caplog):
+    built(small_network(["c", "head"]), small_splits(), config())
+    assert not caplog.records
+
+
 def test_resume_ends_where_an_uninterrupted_run_ends(tmp_path, monkeypatch):
     def run(folder, resume):
         settings = config(epochs=4, lr=0.01, schedule="cosine")

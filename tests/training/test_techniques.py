@@ -27,6 +27,13 @@ def test_a_plateau_falls_by_what_val_loss_did():
     assert [*factors, rate(0)] == [1, 1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125]
 
 
+def test_an_epoch_without_a_figure_is_no_best_one():
+    schedule = build_schedule({"plateau": {"patience": 1, "factor": 0.5}}, 10)
+    for losses, factor in (([1.0, float("nan"), 0.9], 1), ([1.0, float("nan"), 1.1], 0.5)):
+        schedule.see([{"val_loss": loss} for loss in losses])
+        assert schedule(0) == factor
+
+
 def test_each_stage_learns_at_a_share_of_the_one_above():
     network = small_network(["b", "c", "head"])
     settings = config(lr=0.1, schedule={"constant": {"layer_decay": 0.5}}, optimizer="sgd")
