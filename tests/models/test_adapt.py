@@ -90,7 +90,7 @@ def test_what_is_left_out_by_chance_in_training_is_not_left_out_here():
     """Stages with stochastic depth, or dropout: only batch norm is in training."""
     found = []
     for share in (0.0, 0.9):
-        network, data = small_network(["c", "head"]).train(), small_splits()
+        network, data = small_network(["b", "c", "head"]).train(), small_splits()
         network.stages["b"].append(StochasticDepth(share, "row"))
         found.append(adapt_batch_norm(network, data, 30, CPU))
     assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
