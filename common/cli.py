@@ -6,6 +6,7 @@ import argparse
 import errno
 import logging
 import os
+import re
 import signal
 import sys
 import webbrowser
@@ -21,6 +22,22 @@ from common.utils.processes import place_in_run
 log = logging.getLogger("rungs")
 Answer = TypeVar("Answer")
 STOPS = signal.SIGINT, signal.SIGTERM
+ONCE = {"once": True}  # as a log line's `extra`: a command says it once, however many runs do
+
+
+class _Once(logging.Filter):
+    """Shows what is said with `extra=ONCE` the first time alone, as when levels share it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is to be shown."""
+        text = record.getMessage()
+        again = hasattr(record, "once") and text in self.said
+        self.said.add(text)
+        return not again
 
 
 class Terminated(KeyboardInterrupt):
@@ -81,6 +98,7 @@ def command(action: Callable[[], Answer], several: bool = False, resumes: bool =
     if not any(type(h) is logging.StreamHandler for h in log.handlers):
         handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.addFilter(_Once())
         log.addHandler(handler)
     logging.raiseExceptions = False  # a log that cannot be written is no reason to stop
     log.setLevel(logging.ERROR if rank else logging.INFO)
@@ -133,7 +151,10 @@ def level_config(script: str) -> LevelConfig:
 
     def read() -> LevelConfig:
         prog = f"python {level.name}/run.py"
-        return load_config(level / "config.yaml", sys.argv[1:], prog=prog)
+        config = load_config(level / "config.yaml", sys.argv[1:], prog=prog)
+        if not config.summary:  # a sign of life: torch takes seconds
+            log.info("%s: starting", level.name)
+        return config
 
     config = command(read, several=True)
     # what follows imports torch, for seconds, before `command` is at work again
@@ -141,6 +162,15 @@ def level_config(script: str) -> LevelConfig:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stopped)
     return config
+
+
+def painted(text: str) -> str:
+    """A table with its verdicts in colour: on a terminal, unless NO_COLOR is set."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    colours = {"gain": 32, "loss": 31}  # green and red
+    words = re.compile(r"(?<=\s)(gain|loss)(?=\s|$)", re.MULTILINE)
+    return words.sub(lambda found: f"\x1b[{colours[found[1]]}m{found[1]}\x1b[0m", text)
 
 
 def show(path: Path) -> None:

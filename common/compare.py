@@ -5,7 +5,7 @@
     python -m common.compare level2_augmentation/ablation_cnn.yaml      # with `augment`, without
 
 Further options are those of a level's run.py, and go to every config. One whose report is there
-with the same settings is not run again. Beside the reports it writes comparison.md, .json and .png
+with the same settings is not run again. Beside the reports it writes comparison.md, .json and .svg
 for a folder of configs, and files of the config's name for a single one.
 """
 
@@ -45,24 +45,28 @@ def main() -> None:
         if not configs[0].augment:
             raise UserError(f"{name}: its `augment` is empty: nothing to leave out")
         plain = load_config(path, [*options, "--augment", "[]"], parser.prog)
-        plain.file = path.with_name(f"{path.stem}_without_augmentation.yaml")
+        plain.recipe = f"{path.stem}_without_augmentation"
         configs.insert(0, plain)
+    if configs[0].name is not None and len(configs) > 1:
+        raise UserError(
+            f"--name: it would be that of several configs of {level.name}; leave it out"
+        )
 
-    from common import experiment
+    from common import commands
     from common.data import load_splits
     from common.models import input_size
     from common.reports.store import Reports, check_place
 
     data = load_splits(configs[0].data, input_size(configs[0].network))
-    place = reports_folder(configs[0].reports, data.title)
+    place = reports_folder(configs[0].reports, data.title, configs[0].given)
     check_place(place)
     reports = Reports.read(place)
-    names = {run_name(level.name, config.stem, config.seed) for config in configs}
+    names = {run_name(level.name, config.recipe, config.seed) for config in configs}
     for damage in reports.damaged:
         if damage.split("/")[0] in names:
             raise UserError(f"{place}: {damage}; run its level again, or move it away")
     left = [config for config in configs if not _report(reports, level.name, config)]
-    experiment.check_unfinished_runs([(level, config) for config in left])
+    commands.check_unfinished_runs([(level, config) for config in left])
     for config in configs:
         _run(level, config, there=config not in left)
 
@@ -77,7 +81,7 @@ def main() -> None:
             raise UserError(f"{name}: nothing to compare without its weights")
         comparison.write_ablation(place, path.stem, found)
     else:
-        rows = comparison.ladder_rows(reports)
+        rows = comparison.ladder_rows(reports, {config.recipe for config in configs})
         for config, run in zip(configs, found, strict=True):
             rows.append(comparison.config_row(level, config, len(data.classes), run))
         comparison.write_comparison(place, data.title, rows)
@@ -88,12 +92,12 @@ def main() -> None:
 def _run(level: Path, config: LevelConfig, there: bool) -> None:
     """Run a config, unless its report is there; where its weights cannot be had, say so."""
     if there:
-        log.info("%s: its report is there, with these settings", config.stem)
+        log.info("%s: its report is there, with these settings", config.recipe)
         return
     try:
         levels.load_function(level, "main")(config)
     except NoNetwork as error:
-        log.warning("%s: not measured here: %s", config.stem, error)
+        log.warning("%s: not measured here: %s", config.recipe, error)
 
 
 def _report(reports: "Reports", level: str, config: LevelConfig) -> "Run | None":
@@ -101,7 +105,7 @@ def _report(reports: "Reports", level: str, config: LevelConfig) -> "Run | None"
     own = comparable(config.settings())
     for run in reports.runs:
         theirs = comparable(run.metrics["settings"]).items()
-        same = (run.level, run.config) == (level, config.stem)
+        same = (run.level, run.config) == (level, config.recipe)
         if same and all(own.get(key) == value for key, value in theirs):
             return run
     return None

@@ -48,18 +48,22 @@ def main() -> None:
         if not files:
             raise UserError("--ablate: no level<N>_<name>/ablations/*.yaml here")
     configs = [(level, load_config(file, options, parser.prog)) for level, file in files]
+    if configs[0][1].name is not None and len(configs) > len({level for level, _ in configs}):
+        raise UserError("--name: it would be that of several configs of a level; leave it out")
 
-    from common import experiment
+    log.info("%d levels: starting", len(configs))  # a sign of life: torch takes seconds
+
+    from common import commands
     from common.runtime import distributed
 
     # before the first run, as a mistake in a config is
     mains = [levels.load_function(level, "main") for level, _ in configs]
-    experiment.check_unfinished_runs(configs)
-    for main_of_level, (_, config) in zip(mains, configs, strict=True):
-        metrics = experiment.run_seeds(main_of_level, config)
+    commands.check_unfinished_runs(configs)
+    for main_of_level, (level, config) in zip(mains, configs, strict=True):
+        metrics = commands.run_seeds(main_of_level, level, config)
     if distributed.place().first:
-        table, page = experiment.write_pages(config, metrics)
-        print("\n" + table)
+        table, page = commands.write_pages(config, metrics)
+        print("\n" + cli.painted(table))
         log.info("page: %s", page)
         cli.show(page)
 

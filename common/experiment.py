@@ -1,5 +1,6 @@
 """One run of one level: where it stands, what it uses, and what it leaves."""
 
+import contextlib
 import dataclasses
 import logging
 import shlex
@@ -11,22 +12,26 @@ from pathlib import Path
 
 import torch
 
-from common import cli, levels
+from common import levels
 from common.audit.context import SCRATCH, AuditContext
 from common.audit.runner import audit
+from common.cli import ONCE
 from common.config import LevelConfig, yaml_files
 from common.config.schema import flat
-from common.data import Splits, build_augmentation, cifar, load_splits, splits
+from common.data import Splits, build_augmentation, cifar, load_splits
+from common.data.image_folder import in_words
 from common.data.splits import in_turn
+from common.earlier import PASSED, audit_digest, hangs_on, lower_run, set_aside
 from common.evaluation import Results, statistics
 from common.models import StagedNetwork, check_network, input_size, weights
 from common.models.adapt import adapt_batch_norm, batch_norm_statistics, pictures_to_adapt
 from common.reports.schema import Run
 from common.reports.store import Reports, check_place, write_report
-from common.reports.summary import bare_network, network_rows, network_summary
+from common.reports.summary import network_rows
 from common.runtime import command, counter_seed, distributed, provenance, start_runtime
 from common.training import checkpoint, guards
 from common.training.logging import Logbook, TensorBoardLog
+from common.training.place import Place
 from common.training.progress import (
     best_epoch,
     check_resumable,
@@ -34,11 +39,10 @@ from common.training.progress import (
     resumed,
 )
 from common.training.schedules import build_schedule
-from common.utils import paths
 from common.utils.download import fetch
-from common.utils.errors import NoNetwork, UserError, nearest
+from common.utils.errors import UserError
 from common.utils.files import check_writable, clear_drafts, write_whole
-from common.utils.paths import reports_folder, run_name, runs_folder
+from common.utils.paths import OWN, reports_folder, run_name, runs_folder, tilde
 from common.utils.processes import restarted
 
 log = logging.getLogger("rungs")
@@ -56,7 +60,8 @@ class Experiment:
         config: its configuration.
     Attributes:
         data: the splits.
-        folder: runs/<title>/<level>[-<config>][-seed<k>], for checkpoints and the log.
+        place: runs/<title>/<level>[-<recipe>][-seed<k>], where the run is when it has finished.
+        folder: where it is at work, with checkpoints and the log.
         runtime: device and precision.
     """
 
@@ -72,24 +77,30 @@ class Experiment:
         with self.processes.in_turn():
             fetch([*cifar.missing(config.data), *weights.missing(config.network)])
             self.data: Splits = load_splits(config.data, input_size(config.network))
-        self.name = run_name(self.level, config.stem, config.seed)
-        self.folder = runs_folder(self.data.title) / self.name
-        self.reports = reports_folder(config.reports, self.data.title)
+        self.name = run_name(self.level, config.recipe, config.seed)
+        self.place = Place(runs_folder(self.data.title, config.given) / self.name)
+        self.folder = self.place.work
+        self.reports = reports_folder(config.reports, self.data.title, config.given)
         if self.processes.broadcast_object(restarted(self.folder / "last.pt")):
             config.resume = True
-        self.begun = False
+        self.begun, self.lower = False, None
         self.adapting = 0.0  # seconds
         if self.processes.first:
             self._take_place()
+        self.folder = self.processes.broadcast_object(self.folder)
         self._agree()
 
     def _take_place(self) -> None:
         """Make sure that the run can be written, and nothing else be harmed; begin its log."""
-        config = self.config
+        config, folder = self.config, self.place.folder
         check_place(self.reports, self.name)
-        check_writable(self.folder, "runs belong in the project's folder: make it writable")
+        check_writable(folder.parent, "make it writable, or choose another place with --runs")
         check_writable(self.reports, "make it writable, or choose another with --reports")
-        guards.lock(self.folder)
+        guards.lock(folder)
+        self.place.settle()
+        set_aside(self.place, self.reports, config, self.data)
+        self.folder = self.place.work
+        self.folder.mkdir(exist_ok=True)
         clear_drafts(self.folder)
         for leftover in self.folder.glob("*.features"):  # of use to a run at work alone
             leftover.unlink()
@@ -136,10 +147,23 @@ class Experiment:
         """
         if self.processes.first:
             if self.config.audit:
-                facts = self.config, build_network, self.data, self.runtime, self._main()
-                audit(AuditContext(*facts, scratch=self.folder))
+                self._audit(build_network)
             self._begin()
         self.processes.barrier()
+
+    def _audit(self, build_network: Callable[[LevelConfig, int], StagedNetwork]) -> None:
+        """Look for bugs, unless none was found when all that an audit hangs on was the same."""
+        state = audit_digest(self.script.parent, self.config, self.data, self.runtime)
+        place = self.place.folder.parent / PASSED / self.name
+        with contextlib.suppress(OSError, ValueError):
+            before, when = place.read_text("utf-8").split("\n")[:2]
+            if before == state and self.config.audit == "auto":
+                log.info("audit: passed %s, and nothing that it looks at has changed", when)
+                return
+        facts = self.config, build_network, self.data, self.runtime, self._main()
+        audit(AuditContext(*facts, scratch=self.folder))
+        place.parent.mkdir(exist_ok=True)
+        write_whole(place, f"{state}\n{time.strftime('%Y-%m-%d %H:%M')}\n")
 
     def _main(self) -> Callable[[LevelConfig], dict] | None:
         """The level's main: that of the script at work, or of a copy of it."""
@@ -163,12 +187,14 @@ class Experiment:
         metrics = {
             "schema": 1,
             "level": self.level,
-            "config": self.config.stem,
+            "config": self.config.recipe,
             "seed": self.config.seed,
+            "place": self.place.folder.parent.name,
             "data": _describe_data(self.data),
             "weights": {"name": network.weights.name, "sha256": network.weights.sha256},
             "adapted": network.adapted,
             "start": network.start,
+            "started_from": self.lower,
             "image_size": network.weights.image_size,
             "trainable": network.trainable,
             "parameters": sum(p.numel() for p in network.parameters()),
@@ -208,7 +234,28 @@ class Experiment:
         examples = some.images.numpy(), some.labels.numpy()
         write_report(run, reports.below(run), examples)
         log.info("test accuracy %.2f %%; report: %s", 100 * metrics["test"]["accuracy"], run.folder)
+        log.removeHandler(self.logbook)
+        self.logbook.close()
+        self.place.finish(self._facts(network, metrics))
         return metrics
+
+    def _facts(self, network: StagedNetwork, metrics: dict) -> dict:
+        """What run.json says of the run."""
+        state = dict(sorted(network.state_dict().items()))
+        below = metrics["below"] or {}
+        return {
+            **hangs_on(self.script.parent, self.data, network.weights.sha256),
+            "below": network.start if self.lower else None,
+            "network": checkpoint.digest(state),
+            "level": self.level,
+            "recipe": self.config.recipe,
+            "differ": self.config.differ,
+            "seed": self.config.seed,
+            "accuracy": metrics["test"]["accuracy"],
+            "gain": below.get("gain"),
+            "report": str(tilde(str((self.reports / self.name).absolute()))),
+            "when": time.strftime("%Y-%m-%d %H:%M"),
+        }
 
     def _adapt(self, network: StagedNetwork) -> None:
         """Estimate batch norm's statistics anew; of a run that goes on they are in its checkpoint,
@@ -233,18 +280,9 @@ class Experiment:
 
     def _start_from(self, network: StagedNetwork, name: str) -> None:
         """Load the best checkpoint of another level's run with the same data, weights and seed."""
-        level, _, stem = name.partition("/")
-        path = self.folder.parent / run_name(level, stem or "config", self.config.seed) / "best.pt"
-        if path.parent == self.folder:
-            raise UserError(f"network.start_from: a run cannot start from itself, {name}")
-        known = [path.name for path in levels.find_levels(self.levels)]
-        if level not in known:
-            raise UserError(f"network.start_from: no level '{level}'{nearest(level, known)}")
-        script = self.levels / level / "run.py"
-        stems = {file.stem for file in script.parent.rglob("*.yaml")}
-        if stem and stem not in stems:
-            hint = nearest(stem, stems - {"config"})
-            raise UserError(f"network.start_from: no config '{stem}' in {level}{hint}")
+        lower, stem = lower_run(self.config, self.levels, self.place.folder)
+        path = lower.folder / "best.pt"
+        script = self.levels / name.partition("/")[0] / "run.py"
         how = f"run first: {_command_for(script, stem, self.config)}"
         if not path.is_file():
             raise UserError(f"{self.level} starts from {name}'s best checkpoint; {how}")
@@ -263,6 +301,7 @@ class Experiment:
         for fact, (own, what) in facts.items():
             if content.get(fact) != own:
                 raise UserError(f"{path}: made with other {what} than this run's; {how}")
+        content = checkpoint.completed(content, self.config.network, path)
         network.adapted, network.start = content["adapted"], checkpoint.digest(content["network"])
         new_head = self.config.network.new_head
         differ = content["network"].keys() ^ network.state_dict().keys()
@@ -273,8 +312,8 @@ class Experiment:
             )
         load = checkpoint.load_stages if new_head else checkpoint.load_network
         load(network, content, path)
-        where, head = path.relative_to(paths.PROJECT), ", with a new head" if new_head else ""
-        log.info("starts from %s, epoch %d%s", where, content["epoch"], head)
+        self.lower, head = lower.folder.name, ", with a new head" if new_head else ""
+        log.info("starts from %s, epoch %d%s", path, content["epoch"], head)
 
     def _log_to_file(self) -> None:
         for handler in [h for h in log.handlers if isinstance(h, Logbook)]:
@@ -287,11 +326,18 @@ class Experiment:
         data, machine = self.data, self.runtime
         log.info("%s, seed %d: %s", self.level, self.config.seed, command())
         counts = len(data.train), len(data.val), len(data.test), len(data.classes)
-        log.info("%s: %d train, %d val, %d test pictures, %d classes", data.title, *counts)
+        words = "%s: %d train, %d val, %d test pictures, %d classes"
+        log.info(words, data.title, *counts, extra=ONCE)
+        if data.left_out:
+            log.info("left out: %s", in_words(data.left_out), extra=ONCE)
+        if data.dropped:
+            words = "left out of train: %d copies of val or test pictures"
+            log.info(words, len(data.dropped), extra=ONCE)
         if not data.mirror:
-            log.info("a mirrored picture is another one here: flips off, TTA by one-pixel shifts")
+            words = "a mirrored picture is another one here: flips off, TTA by one-pixel shifts"
+            log.info(words, extra=ONCE)
         several = f", {self.processes.world} processes" if self.processes.world > 1 else ""
-        log.info("%s, %s%s", machine.device, machine.precision, several)
+        log.info("%s, %s%s", machine.device, machine.precision, several, extra=ONCE)
 
 
 def _detail(results: Results) -> dict:
@@ -307,88 +353,21 @@ def _detail(results: Results) -> dict:
 def _describe_data(data: Splits) -> dict:
     counts = {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
     facts = {key: getattr(data, key) for key in ("name", "title", "fingerprint", "split")}
-    return {**facts, "classes": len(data.classes), **counts, "skipped": data.skipped}
+    counts |= {"skipped": data.skipped, "left_out": sum(data.left_out.values())}
+    counts["dropped"] = len(data.dropped or ())
+    return {**facts, "classes": len(data.classes), **counts}
 
 
 def _command_for(script: Path, stem: str, config: LevelConfig) -> str:
     """The command that runs another level, or a config of it, on this run's data and weights."""
     level = script.parent
     words = f"python {level.name}/{script.name}"
-    for file in [*level.rglob(f"{stem}.yaml")][:1]:
+    for file in [*level.rglob(f"{stem}.yaml")][:1] if stem != OWN else ():
         words += f" --config {file.relative_to(level.parent)}"
     own, default = (flat(dataclasses.asdict(settings)) for settings in (config, LevelConfig()))
     shared = [key for key in own if key.startswith(("data.", "network."))]
-    for key in (*shared, "reports", "seed"):
+    for key in (*shared, "reports", "runs", "seed"):
         if own[key] != default[key] and key not in APART:
             text = str(own[key]).lower() if isinstance(own[key], bool) else str(own[key])
             words += f" --{key} {shlex.quote(text)}"
     return words
-
-
-def run_seeds(main: Callable[[LevelConfig], dict], config: LevelConfig) -> list[dict]:
-    """Run a level once for each seed, and log mean and standard deviation of several.
-
-    Raises:
-        UserError: among others, no network; it names what helps without one.
-    """
-    seeds = config.seeds or [config.seed]
-    try:
-        metrics = [main(config.with_seed(seed)) for seed in seeds]
-    except NoNetwork as error:
-        raise UserError(f"{error}; or run with --offline, which needs no network") from error
-    if len(seeds) > 1:
-        found = statistics.summarise([100 * m["test"]["accuracy"] for m in metrics])
-        log.info("%(n)d seeds: test accuracy %(mean).2f +- %(sd).2f %%", found)
-    return metrics
-
-
-def check_unfinished_runs(runs: list[tuple[Path, LevelConfig]]) -> None:
-    """Raise UserError, before the first of these levels' runs, where one was stopped on its way and
-    is neither to be resumed nor to be started anew; or is at work.
-    """
-    anew = [(level, config) for level, config in runs if not config.resume]
-    for level, config in anew if distributed.place().first else ():
-        for seed in config.seeds or [config.seed]:
-            folder = runs_folder(splits.title_of(config.data))
-            folder /= run_name(level.name, config.stem, seed)
-            if restarted(folder / "last.pt"):  # the run that it goes on with
-                continue
-            try:
-                check_unfinished(folder, config.with_seed(seed))
-            except UserError:
-                guards.lock(folder)  # it may not be finished because it is at work
-                raise
-
-
-def run_level(main: Callable[[LevelConfig], dict], script: str, config: LevelConfig) -> None:
-    """The command of a level's run.py, once its command line is read."""
-    level = Path(script).resolve().parent
-
-    def run() -> None:
-        if config.summary:
-            return print_summary(level, config)
-        check_unfinished_runs([(level, config)])
-        metrics = run_seeds(main, config)
-        if distributed.place().first:
-            log.info("page: %s", write_pages(config, metrics)[1])
-
-    cli.command(run, several=True, resumes=True)
-
-
-def print_summary(level: Path, config: LevelConfig) -> None:
-    """Print a level's network stage by stage; of data and weights nothing is read."""
-    network = bare_network(level, config, splits.count_classes(config.data))
-    if distributed.place().first:
-        print(network_summary(network, input_size(config.network)))
-
-
-def write_pages(config: LevelConfig, metrics: list[dict]) -> tuple[str, Path]:
-    """The ladder and the page over all reports beside these runs', once a command.
-
-    Returns:
-        The ladder's table as text; the page's path.
-    """
-    from common.reports.page import build_page  # plotting libraries: not before the last epoch
-
-    folder = reports_folder(config.reports, metrics[0]["data"]["title"])
-    return build_page(Reports.read(folder))

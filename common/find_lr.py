@@ -3,7 +3,7 @@
     python -m common.find_lr LEVEL                 # a path, a name, or a number
     python -m common.find_lr 3 --offline
 
-Further options are those of the level's run.py. Writes find_lr.png into a run folder of its own,
+Further options are those of the level's run.py. Writes find_lr.svg into a run folder of its own,
 and trains nothing that is kept. Smith, 2017, https://arxiv.org/abs/1506.01186.
 """
 
@@ -38,21 +38,23 @@ def main() -> None:
 
     from common.experiment import Experiment
     from common.models import Trunk
-    from common.reports.figures import charts, plots
+    from common.reports.figures import charts
+    from common.reports.figures.style import svg
     from common.training import Trainer
     from common.utils.files import write_whole
 
     config.train.schedule, config.audit, config.resume = "constant", False, False
     config.train.head_lr = None  # one rate for all
-    config.file = config.file.with_name("find_lr.yaml")  # so that the level's own run stays
+    config.recipe = "find_lr"  # a folder of its own: the level's runs stay
+    config.file = config.file.with_name("find_lr.yaml")  # after which an earlier sweep is renamed
     configured = config.train.lr
     run = Experiment(level / "run.py", config)
     network = run.build(build_network)
     run.audit(build_network)  # off: the run begins
     rates, losses = sweep(Trainer(network, run.data, config, Trunk(network, run.runtime)), config)
     rate = suggest(rates, losses)
-    place = run.folder / "find_lr.png"
-    write_whole(place, plots.png(charts.learning_rates(rates, losses, rate, configured)))
+    place = run.folder / "find_lr.svg"
+    write_whole(place, svg(charts.learning_rates(rates, losses, rate, configured)))
     log.info("a rate to try: %.1e (the config has %.1e); curve: %s", rate, configured, place)
 
 

@@ -1,5 +1,7 @@
 """Finds the levels by looking, loads their modules, and copies them to where they may run again."""
 
+import ast
+import hashlib
 import importlib.util
 import re
 import shutil
@@ -9,6 +11,8 @@ from types import ModuleType
 
 from common.utils import paths
 from common.utils.errors import UserError, line, nearest
+
+ROOMS = "config", "data", "models", "training", "evaluation", "runtime"  # that train and test
 
 
 def number(name: str) -> int | None:
@@ -70,6 +74,46 @@ def load_function(level: Path, name: str) -> Callable:
     if not callable(function):
         raise UserError(f"{level / 'run.py'}: has no function {name}; see that of another level")
     return function
+
+
+def code_digest(level: Path, rooms: Iterable[str] = ROOMS) -> str:
+    """SHA-256 over the code that a level's runs hang on: its own, packages included, which other
+    levels' it imports, and of common/ these rooms and experiment.py. Of levels neither comments nor
+    docstrings count.
+    """
+    found, waiting, names = hashlib.sha256(), [level], set()
+    while waiting:
+        place = waiting.pop()
+        if place.name in names:
+            continue
+        names.add(place.name)
+        for file in sorted(place.rglob("*.py")):
+            below = file.relative_to(place)
+            if any(part.startswith(".") or part == "__pycache__" for part in below.parts):
+                continue
+            source = file.read_text(encoding="utf-8")
+            found.update(f"{place.name}/{below.as_posix()}".encode())
+            found.update(_meaning(source).encode())
+            waiting += [level.parent / name for name in re.findall(r"\blevel\d+_\w+", source)]
+    own = Path(__file__).parent
+    files = sorted(file for room in rooms for file in (own / room).rglob("*.py"))
+    for file in [own / "experiment.py", *files]:
+        found.update(file.read_bytes())
+    return found.hexdigest()
+
+
+def _meaning(source: str) -> str:
+    """Python source without comments and docstrings; as it is where it is none."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return source
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
+            del node.body[0]
+    return ast.dump(tree)
 
 
 def copy_code(parts: Iterable[Path], place: Path) -> None:

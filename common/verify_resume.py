@@ -18,6 +18,7 @@ from pathlib import Path
 from common import levels
 from common.config import LevelConfig
 from common.training import checkpoint
+from common.training.place import KEEP
 from common.utils import paths
 from common.utils.errors import UserError
 from common.utils.files import read_npz
@@ -48,7 +49,7 @@ def verify(level: Path, config: LevelConfig, arguments: list[str]) -> None:
     """
     if config.train.epochs < 2:
         raise UserError("--verify-resume: a run is killed between two epochs; --train.epochs 2")
-    name = run_name(level.name, config.stem, config.seed)
+    name = run_name(level.name, config.recipe, config.seed)
     with tempfile.TemporaryDirectory(prefix="rungs-") as place:
         whole, killed = (copied(Path(place) / kind, name) for kind in ("whole", "killed"))
         _run(whole, level.name, arguments)
@@ -68,11 +69,14 @@ def verify(level: Path, config: LevelConfig, arguments: list[str]) -> None:
 def copied(place: Path, name: str) -> Path:
     """A copy of the project's code, where other runs than `name` are linked."""
     levels.copy_code(levels.find_levels(), place)
-    for other in paths.PROJECT.glob("runs/*/*/best.pt"):
-        link = place / other.parent.relative_to(paths.PROJECT)
+    for other in paths.runs_root().glob("*/*/best.pt"):
+        link = place / "runs" / other.parent.relative_to(paths.runs_root())
         if other.parent.name != name:
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(other.parent)
+    if (cache := paths.cache_folder()).is_dir():
+        (place / "runs").mkdir(exist_ok=True)
+        (place / "runs/cache").symlink_to(cache.absolute())
     return place
 
 
@@ -112,16 +116,27 @@ def _started(project: Path, level: str, arguments: list[str]) -> Iterator[subpro
     Raises:
         UserError: it has ended by itself, and not well: its own reason.
     """
-    command = [sys.executable, str(project / level / "run.py"), *arguments]
+    command = [sys.executable, str(project / level / "run.py"), *_without_runs(arguments)]
     places = ["--reports", str(project / "reports")]
-    # the copy's own modules, whatever the environment says
+    # the copy's own modules and runs, whatever the environment says
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment |= {KEEP: "1", paths.VARIABLE: str(project / "runs")}
     try:
         with started([*command, *places], environment=environment) as run:
             yield run
     except Failed as error:
         reason = error.words.replace(" " + " ".join(places), "") or f"exit status {error.code}"
         raise UserError(f"{level}: {reason}") from error
+
+
+def _without_runs(arguments: list[str]) -> list[str]:
+    """The options less `--runs DIR` and `--runs=DIR`."""
+    before = ["", *arguments]
+    return [
+        argument
+        for argument, option in zip(arguments, before, strict=False)
+        if "--runs" not in (option, argument.partition("=")[0])
+    ]
 
 
 def _kill(project: Path, level: str, name: str, arguments: list[str], history: list[dict]) -> None:

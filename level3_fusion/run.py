@@ -16,9 +16,10 @@ if __name__ == "__main__":  # --help and a mistyped option are answered before t
 
     config = level_config(__file__)
 
+from common.commands import run_level
 from common.config import LevelConfig
 from common.evaluation import evaluate
-from common.experiment import Experiment, run_level
+from common.experiment import Experiment
 from common.models import StagedNetwork, Trunk, as_map, build_backbone
 from common.models.backbones import check_stages
 from common.training import fit

@@ -14,9 +14,10 @@ if __name__ == "__main__":  # --help and a mistyped option are answered before t
 
     config = level_config(__file__)
 
+from common.commands import run_level
 from common.config import LevelConfig
 from common.evaluation import evaluate
-from common.experiment import Experiment, run_level
+from common.experiment import Experiment
 from common.models import Trunk
 from common.training import fit
 from level3_fusion.run import build_network  # the same network, started from its weights

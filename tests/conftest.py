@@ -43,6 +43,12 @@ def pytest_collection_modifyitems(config, items):
     left_out = [item for item in items if not is_in_tier(item, slow)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+    # others wait for what is made once: it is begun with, by a file each
+    makers = {
+        next((item.path for item in items if shared in item.fixturenames), None)
+        for shared in ("handed_in", "coursed")
+    }
+    items.sort(key=lambda item: item.path not in makers)
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +103,7 @@ def coursed(made_once):
         tiny += [
             "--train.precision=float32"
         ]  # as predict answers: bfloat16 rounds such networks away
-        project = copy_project(folder)
+        project = copy_project(folder, *tiny)
         text = python("-m", "common.course", *tiny, "--audit=false", cwd=project, draws=True)
         (project / "printed.txt").write_text(text, encoding="utf-8")
 

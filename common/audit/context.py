@@ -55,6 +55,7 @@ class Finding:
     seen: str
     cause: str  # what usually makes it fail
     margin: float | None = None  # how often the figure seen fits into its bound; None: exact
+    told: bool = False  # a run says it, though it passed
     first: str | None = None  # the check that failed before it
 
     def line(self) -> str:
@@ -68,7 +69,11 @@ class Finding:
 
 
 Check = Callable[["AuditContext"], Finding]
-Seen = tuple[bool, str, str] | tuple[bool, str, str, float | None]  # passed, expected, seen, margin
+Seen = (  # passed, expected, seen, margin, told
+    tuple[bool, str, str]
+    | tuple[bool, str, str, float | None]
+    | tuple[bool, str, str, float | None, bool]
+)
 
 
 def check(name: str, cause: str) -> Callable[[Callable], Check]:
@@ -79,7 +84,7 @@ def check(name: str, cause: str) -> Callable[[Callable], Check]:
         def run(context: "AuditContext") -> Finding:
             try:
                 with guards.explained(BATCH), _memory():
-                    passed, expected, seen, *margin = function(context)
+                    passed, expected, seen, *more = function(context)
             except guards.NotFinite as error:
                 return Finding(name, False, "numbers", line(error), cause)
             except UserError:
@@ -90,7 +95,7 @@ def check(name: str, cause: str) -> Callable[[Callable], Check]:
                 seen = f"{type(error).__name__}: {line(error)} (line {ours[-1].lineno} of "
                 seen += f"{Path(ours[-1].filename).name})"
                 return Finding(name, False, "no error", seen, cause)
-            return Finding(name, bool(passed), expected, seen, cause, *margin)
+            return Finding(name, bool(passed), expected, seen, cause, *more)
 
         run.check = name
         return run

@@ -86,9 +86,15 @@ def splits_disjoint(context: AuditContext) -> Seen:
     shared = len(rows[0] & rows[1]) + len(rows[0] & rows[2]) + len(rows[1] & rows[2])
     train, val, test = (_some(part) for part in (data.train, data.val, data.test))
     copies = duplicates.exact_copies(val, [train]) + duplicates.exact_copies(test, [train])
-    share = copies / (len(val) + len(test))
-    expected = "no picture in two splits, and copies of train's below 1 % of val and test"
-    return shared == 0 and share < 0.01, expected, f"{shared} shared, {share:.2%} copies"
+    share, dropped = len(copies) / (len(val) + len(test)), context.config.data.drop_copies
+    few = not copies if dropped else share < 0.01
+    most = "none of train's copied in" if dropped else "copies of train's below 1 % of"
+    expected = f"no picture in two splits, and {most} val and test"
+    seen = f"{shared} shared, {share:.2%} copies"
+    names = duplicates.listed(copies)
+    seen += f": {names}" if names else ""
+    seen += f"; {duplicates.WAY_ON}" if copies and not dropped else ""
+    return shared == 0 and few, expected, seen, None, bool(copies)
 
 
 def _some(part: ImageSet) -> ImageSet:
@@ -103,6 +109,8 @@ def classes_shared(context: AuditContext) -> Seen:
         part.labels.bincount(minlength=len(part.classes))
         for part in (context.whole.train, context.whole.val)
     )
+    if context.whole.dropped:  # after the split
+        train = train + context.whole.dropped.labels.bincount(minlength=len(train))
     share = val.sum() / (train + val).sum()
     off = float((val - share * (train + val)).abs().max())
     expected = f"{float(share):.0%} of each class in val, to 1.5 pictures"

@@ -8,6 +8,7 @@ import contextlib
 import copy
 import importlib
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise
@@ -202,10 +203,11 @@ def _apart(
         stack.enter_context(patch.multiple(experiment.guards, lock=_nothing, check_room=_nothing))
         stack.enter_context(patch.object(experiment.distributed, "join", lambda *_: ALONE))
         stack.enter_context(patch.object(paths, "PROJECT", folder))
+        stack.enter_context(patch.dict(os.environ, {paths.VARIABLE: str(folder)}))
         if name and start:
             level, _, stem = name.partition("/")
-            run = paths.runs_folder(seam.data.title)
-            run /= paths.run_name(level, stem or "config", config.seed)
+            run = paths.runs_folder(seam.data.title, config.given)
+            run /= paths.run_name(level, stem or paths.OWN, config.seed)
             run.mkdir(parents=True)
             checkpoint.save(run / "best.pt", start)
         stack.enter_context(nothing_to_resume())

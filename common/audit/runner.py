@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 import torch
+from tqdm import tqdm
 
 from common.audit import augment, data, evaluation, level, network, optimizer, training
 from common.audit.context import AuditContext, Check, Finding
@@ -38,11 +39,10 @@ def find_bugs(context: AuditContext, only: list[str] | None = None) -> list[Find
     log.setLevel(logging.ERROR)  # of the tiny runs inside, nobody wants to hear
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            for check in CHECKS:
-                if only is None or check.check in only:
-                    failed = [finding.check for finding in findings if not finding.passed]
-                    first = failed[0] if failed else None
-                    findings.append(replace(check(context), first=first))
+            chosen = [check for check in CHECKS if only is None or check.check in only]
+            for check in tqdm(chosen, "audit", leave=False, unit="check", disable=None):
+                failed = [finding.check for finding in findings if not finding.passed]
+                findings.append(replace(check(context), first=failed[0] if failed else None))
     finally:
         log.setLevel(heard)
         gc.collect()  # spies and those they spy on hold each other
@@ -60,8 +60,9 @@ def audit(context: AuditContext) -> list[Finding]:
     started = time.perf_counter()
     findings = find_bugs(context)
     failed = [finding for finding in findings if not finding.passed]
-    for finding in failed:
-        log.info(finding.line())
+    for finding in findings:
+        if finding.told or not finding.passed:
+            log.info(finding.line())
     seconds = time.perf_counter() - started
     log.info(
         "audit: %d of %d checks passed, %.1f s", len(findings) - len(failed), len(findings), seconds

@@ -7,7 +7,7 @@
     python -m common.bench --network.weights tiny-imagenet --network.image_size 64 ...
 
 Further options are those of a level's run.py, and go to every level. Each run is a process of its
-own. Writes reports/bench.json, bench.md and bench.png, on a GPU bench_gpu.*. Keep the machine quiet
+own. Writes reports/bench.json, bench.md and bench.svg, on a GPU bench_gpu.*. Keep the machine quiet
 meanwhile.
 """
 

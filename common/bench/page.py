@@ -8,7 +8,7 @@ from common.reports.text import duration, listing, percent
 PAGE = Path(__file__).with_name("page.md")
 
 
-def page(report: dict, picture: str = "bench.png") -> str:
+def page(report: dict, picture: str = "bench.svg") -> str:
     """The page of a benchmark's report."""
     template = templates.from_string(PAGE.read_text(encoding="utf-8"))
     words = {"accuracy": _accuracy, "listing": listing, "memory": _memory, "seconds": _seconds}

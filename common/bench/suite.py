@@ -13,7 +13,8 @@ from common.bench.worker import PIPELINES, load_data
 from common.config import LevelConfig, load_config
 from common.evaluation.statistics import wilson_interval
 from common.models import input_size
-from common.reports.figures import charts, plots
+from common.reports.figures import charts
+from common.reports.figures.style import svg
 from common.runtime import provenance, start_runtime
 from common.utils import paths
 from common.utils.files import check_writable, write_together
@@ -163,7 +164,8 @@ def measure(options: list[str], quick: bool) -> None:
         report["growth"] = {"level": middle.name, **bench.growth(middle, size, quick)}
     stem = "bench_gpu" if gpu else "bench"
     text = json.dumps(report, indent=2, ensure_ascii=False)
-    page_text, picture = page.page(report, f"{stem}.png"), plots.png(charts.speed(report))
-    files = {".json": text + "\n", ".md": page_text, ".png": picture}
-    write_together({place / f"{stem}{suffix}": content for suffix, content in files.items()})
+    page_text, picture = page.page(report, f"{stem}.svg"), svg(charts.speed(report))
+    files = {".json": text + "\n", ".md": page_text, ".svg": picture}
+    files = {place / f"{stem}{suffix}": content for suffix, content in files.items()}
+    write_together(files, instead_of=[place / f"{stem}.png"])  # of an earlier one
     log.info("%s", place / f"{stem}.md")

@@ -51,7 +51,8 @@ def main() -> None:
     network = levels.load_module(level).build_network(config, len(data.classes))
     if request["start"]:
         start = Path(request["start"])
-        checkpoint.load_network(network, checkpoint.load(start), start)
+        content = checkpoint.completed(checkpoint.read_checkpoint(start), config.network, start)
+        checkpoint.load_network(network, content, start)
     answer = timed(request["pipeline"], network, data, config, machine, folder)
     answer["picture_bytes"] = data.train.source[:1].nbytes * sum(
         len(part) for part in (data.train, data.val, data.test)

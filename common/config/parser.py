@@ -7,7 +7,9 @@ a value of the wrong type or out of range.
 import argparse
 import dataclasses
 import glob
+import os
 import re
+import sys
 import textwrap
 import types
 import typing
@@ -18,13 +20,17 @@ from typing import Any, Literal
 from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
 
 from common.config import yaml_files
+from common.config.completion import completion_script
 from common.config.ranges import broken_rules
+from common.config.recipe import NAME, name_recipe
 from common.config.schema import LevelConfig, Step, flat
 from common.utils.errors import UserError, nearest
-from common.utils.paths import expanded
+from common.utils.paths import OWN, VARIABLE, expanded
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # help stands under its field
 
+FLAGS = "--resume", "--anew", "--summary"  # which need no value
+LISTS = "--seeds", "--network.trainable", "--network.taps", "--augment"
 OFFLINE = ["--data.name", "digits", "--network.weights", "tiny-imagenet"]
 HELP = """\
 usage: {prog} [--OPTION VALUE ...]
@@ -32,6 +38,8 @@ usage: {prog} [--OPTION VALUE ...]
   --offline       short for --data.name digits --network.weights tiny-imagenet
   --config FILE   another config than the level's own
   --print_config  print the configuration as it would be run, and stop
+  --print_shtab SHELL
+                  print tab completion for bash or zsh, and stop
   --help          print this, and stop
 
 Below, each option stands with its value in the config. Lists are words or YAML:
@@ -50,10 +58,13 @@ def load_config(file: Path, arguments: list[str] = (), prog: str | None = None) 
     chosen = [value for name, value in options if name == "config"]
     if len(chosen) > 1:
         raise UserError("command line: --config takes one file; give it once")
-    file = expanded(chosen[0]) if chosen and chosen[0] else file
+    usual, file = file, expanded(chosen[0]) if chosen and chosen[0] else file
     _check_file(file)
     _check_options(options)
     parser = _parser(prog, None if chosen else file)
+    for shell in (value for name, value in options if name == "print_shtab"):
+        print(_completion(parser, shell))
+        sys.exit()
     try:
         namespace = parser.parse_args(arguments)
         config = parser.instantiate(namespace)
@@ -69,7 +80,34 @@ def load_config(file: Path, arguments: list[str] = (), prog: str | None = None) 
             raise UserError(f"{where}: {key}: a name is a text, not {yaml_files.shown(odd[0])}")
     for key, (value, rule) in broken_rules(config).items():
         raise UserError(f"{_where(key, config.file, options)}: {key} must be {rule}, not {value}")
+    recipe = (config.network.start_from or "").partition("/")[2]
+    if recipe and not NAME.fullmatch(recipe):
+        where = _where("network.start_from", config.file, options)
+        raise UserError(f"{where}: network.start_from: no recipe can be called '{recipe}'")
+    if config.runs:
+        os.environ[VARIABLE] = config.runs  # for all of this command, and those that it starts
+    named_alike = file.stem == usual.stem and file.resolve() != usual.resolve()
+    base = load_config(usual if named_alike else file) if options else config
+    name_recipe(config, base, _below(config, arguments) if options else None)
     return config
+
+
+def _below(config: LevelConfig, arguments: list[str]) -> LevelConfig | None:
+    """The config that a config starts from, given the same options; None where there is none."""
+    level = next((p for p in config.file.parents if (p / "run.py").is_file()), config.file.parent)
+    name, _, recipe = (config.network.start_from or "").partition("/")
+    file = next((level.parent / name).rglob(f"{recipe or OWN}.yaml"), None) if name else None
+    if file is None or file.resolve() == config.file:
+        return None
+    shared, rest = [], list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        value = rest[:1] if "=" not in argument else []
+        if argument.split("=")[0] not in ("--config", "--name", "--network.start_from"):
+            shared.append(argument)
+        else:
+            del rest[: len(value)]
+    return load_config(file, shared)
 
 
 class LevelParser(ArgumentParser):
@@ -78,17 +116,23 @@ class LevelParser(ArgumentParser):
     def format_help(self) -> str:
         """The options by group, each with its value in this config, as YAML."""
         values, lines = self.get_defaults(), [HELP.format(prog=self.prog)]
+        for title, options in self.options().items():
+            lines.append(f"{title}:")
+            for key, words in options.items():
+                lines.append(f"  --{key} {yaml_files.inline(values[key])}")
+                lines += textwrap.wrap(words, 78, initial_indent=" " * 6, subsequent_indent=" " * 6)
+            lines.append("")
+        return "\n".join(lines)
+
+    def options(self) -> dict[str, dict[str, str]]:
+        """The options that stand on a command line: by group's title and key, what each means."""
         shown = {key for key, kind in KNOWN.items() if not dataclasses.is_dataclass(kind)}
         shown.remove("benchmarks")  # which stand in a file alone
-        for group in self._action_groups:
-            options = [a for a in group._group_actions if a.dest in shown]
-            lines += [f"{group.title}:"] if options else []
-            for option in options:
-                lines.append(f"  --{option.dest} {yaml_files.inline(values[option.dest])}")
-                words = " ".join(option.help.split())
-                lines += textwrap.wrap(words, 78, initial_indent=" " * 6, subsequent_indent=" " * 6)
-            lines += [""] if options else []
-        return "\n".join(lines)
+        return {
+            group.title: {a.dest: " ".join(a.help.split()) for a in actions}
+            for group in self._action_groups
+            if (actions := [a for a in group._group_actions if a.dest in shown])
+        }
 
 
 def _parser(prog: str | None, default_file: Path | None) -> ArgumentParser:
@@ -106,27 +150,36 @@ def _parser(prog: str | None, default_file: Path | None) -> ArgumentParser:
     return parser
 
 
+def _completion(parser: LevelParser, shell: str | None) -> str:
+    """The script for --print_shtab."""
+    options = {
+        "--offline": (None, " ".join(OFFLINE)),
+        "--config": (str, "another config than the level's own"),
+        "--print_config": (None, "print the configuration as it would be run, and stop"),
+    }
+    for group in parser.options().values():
+        options |= {f"--{key}": (KNOWN[key], words) for key, words in group.items()}
+    return completion_script(shell, options, dict.fromkeys(FLAGS, "?") | dict.fromkeys(LISTS, "*"))
+
+
 def _expand(arguments: list[str]) -> list[str]:
     """Spell out `--offline`, `--resume`, `--anew` and `--summary` without a value, and lists like
     `--seeds 0 1 2`.
 
     `--config FILE` goes first, so that the other options override the file wherever they stand.
     """
-    lists = {"--seeds", "--network.trainable", "--network.taps", "--augment"}
     spelled, rest = [], list(arguments)
     while rest:
         argument = rest.pop(0)
         if argument == "--offline":
             spelled += OFFLINE
-        elif argument in ("--resume", "--anew", "--summary") and (
-            not rest or rest[0].startswith("--")
-        ):
+        elif argument in FLAGS and (not rest or rest[0].startswith("--")):
             spelled += [argument, "true"]
         elif argument == "--config" and rest:
             spelled[:0] = [argument, rest.pop(0)]
         elif argument.startswith("--config="):
             spelled.insert(0, argument)
-        elif argument in lists:
+        elif argument in LISTS:
             values = []
             while rest and not rest[0].startswith("--"):
                 values += rest.pop(0).strip("[]").split(",")
@@ -175,7 +228,7 @@ def _check_file(file: Path) -> None:
 
 
 def _check_options(options: list[tuple[str, str | None]]) -> None:
-    known = [*KNOWN, "config", "print_config", "offline"]
+    known = [*KNOWN, "config", "print_config", "print_shtab", "offline"]
     for key, value in options:
         if key not in known and key != "help" and not key.endswith(".help"):
             raise UserError(f"command line: unknown option '--{key}'{nearest(key, known)}")

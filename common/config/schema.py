@@ -17,7 +17,7 @@ from common.config.ranges import (
     STAGES,
     whole,
 )
-from common.utils.paths import PROJECT, tilde
+from common.utils.paths import OWN, PROJECT, tilde
 
 # A technique by name, with or without parameters: "flip", or {"crop": {"padding": 4}}.
 Step = str | dict[str, dict[str, Any] | None]
@@ -47,6 +47,8 @@ class DataConfig:
     """use at most this many training (val included) and this many test pictures"""
     skip_unreadable: bool = False
     """skip and count unreadable pictures instead of stopping"""
+    drop_copies: bool = False
+    """leave out of train what is an exact copy of a val or test picture; val and test stay whole"""
 
 
 @dataclass
@@ -151,7 +153,7 @@ class Benchmark:
 
 
 # options that the weights do not hang on: how a run is made, what it is called and held to
-BESIDE = {"resume", "anew", "reports", "seeds", "audit", "log", "summary"}
+BESIDE = {"resume", "anew", "name", "reports", "seeds", "audit", "log", "summary"}
 BESIDE |= {"benchmarks", "data.title", "network.weights_title"}
 
 
@@ -175,23 +177,27 @@ class LevelConfig:
     """go on with this level's unfinished run"""
     anew: bool = False
     """start over where this config has an unfinished run"""
-    audit: bool = True
-    """look for the classic training bugs before the run"""
+    audit: bool | Literal["auto"] = "auto"
+    """look for the classic training bugs before the run; auto: not again where code, config and
+    data are what they were when it last passed"""
     log: Literal["none", "tensorboard"] = "none"
     """tensorboard writes each epoch for `tensorboard --logdir runs` while it trains"""
     fast: bool = True
     """fold and run the frozen stages once where that is exact; false: the plain way"""
+    name: str | None = None
+    """what this recipe of the level is called (default: what differs from its config)"""
+    runs: str | None = None
+    """folder for the runs (default: the environment variable RUNGS_RUNS, else runs/)"""
     reports: str | None = None
     """folder for the reports (default: beside the run, in runs/<title>/reports)"""
     summary: bool = False
     """print the network stage by stage, and stop"""
 
     file: Path = field(init=False, default=PROJECT / "config.yaml")  # the YAML it came from
-
-    @property
-    def stem(self) -> str:
-        """Name of the YAML file without its ending: "config" for a level's own recipe."""
-        return self.file.stem
+    recipe: str = field(init=False, default=OWN)  # of the level; "config": its own
+    lower: str = field(init=False, default=OWN)  # the recipe of start_from's, by the same options
+    given: str = field(init=False, default="")  # what the whole ladder shares, besides the data
+    differ: dict = field(init=False, default_factory=dict)  # from its file, by dotted key
 
     @property
     def draws(self) -> int | str:
@@ -209,7 +215,8 @@ class LevelConfig:
 
     def settings(self) -> dict[str, Any]:
         """Every option and its value, as plain data; paths below the home folder from `~` on."""
-        values = {key: value for key, value in dataclasses.asdict(self).items() if key != "file"}
+        names = [f.name for f in dataclasses.fields(self) if f.init and f.name != "runs"]
+        values = {key: value for key, value in dataclasses.asdict(self).items() if key in names}
         for group, key in ((values["data"], "root"), (values["network"], "weights")):
             group[key] = tilde(group[key])
         return values | {"reports": tilde(values["reports"])}
@@ -229,8 +236,15 @@ def flat(groups: dict) -> dict[str, Any]:
 
 def differences(old: dict, new: dict) -> list[str]:
     """Dotted keys of two runs' settings that differ and bear on the weights."""
-    old, new = flat(old), flat(new)
-    return [key for key in new if key not in BESIDE and old.get(key) != new[key]]
+    return [*changed(old, new)]
+
+
+def changed(old: dict, new: dict) -> dict[str, Any]:
+    """Of two settings, the new values that differ and bear on the weights, by dotted key; what the
+    old ones do not name, as an earlier version's, is what it is by default.
+    """
+    old = flat(LevelConfig().settings()) | flat(old)
+    return {k: v for k, v in flat(new).items() if k not in BESIDE and old.get(k) != v}
 
 
 PATHS = {"data.root", "network.weights"}  # the submitter's; what lies there is compared by hash

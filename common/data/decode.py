@@ -56,18 +56,38 @@ def read_picture(file: Path, size: int | None = None) -> np.ndarray:
     Raises:
         UnreadablePicture: no picture, a truncated one, or one too large to be decoded safely.
     """
+    with _opened(file, size) as picture:
+        if size:  # cropping first gives the same, and no huge strip of a very long picture
+            side = min(picture.size)
+            left, top = (picture.width - side) // 2, (picture.height - side) // 2
+            box = (left, top, left + side, top + side)
+            picture = picture.resize((size, size), Image.Resampling.BILINEAR, box)
+        return np.asarray(picture).transpose(2, 0, 1)
+
+
+def read_whole(file: Path, longest: int) -> np.ndarray:
+    """A picture as `read_picture` has it, uncropped: uint8 (3, H, W), its longer side at most
+    `longest` px.
+
+    Raises:
+        UnreadablePicture: as `read_picture`.
+    """
+    with _opened(file, longest) as picture:
+        scale = min(1, longest / max(picture.size))
+        side = tuple(max(1, round(scale * length)) for length in picture.size)
+        picture = picture.resize(side, Image.Resampling.BILINEAR)
+        return np.asarray(picture).transpose(2, 0, 1)
+
+
+@contextlib.contextmanager
+def _opened(file: Path, size: int | None) -> Iterator[Image.Image]:
+    """A picture, upright and RGB; a large one may be smaller, no side below twice `size`."""
     try:
         with Image.open(file, formats=FORMATS) as image:
             if size:
                 image.draft(None, (2 * size, 2 * size))  # large JPEGs: decode at 1/2, 1/4, 1/8
             ImageOps.exif_transpose(image, in_place=True)
-            picture = _rgb(image)
-            if size:  # cropping first gives the same, and no huge strip of a very long picture
-                side = min(picture.size)
-                left, top = (picture.width - side) // 2, (picture.height - side) // 2
-                box = (left, top, left + side, top + side)
-                picture = picture.resize((size, size), Image.Resampling.BILINEAR, box)
-            return np.asarray(picture).transpose(2, 0, 1)
+            yield _rgb(image)
     except UnreadablePicture:
         raise
     except UnidentifiedImageError as error:

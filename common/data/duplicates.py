@@ -1,7 +1,8 @@
 """Pictures that occur twice: exact copies by hash, look-alikes by perceptual hash."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -11,12 +12,42 @@ from common.data.pictures import ImageSet
 
 NEAR = 2  # bits of 64 in which two look-alikes' hashes differ at most
 PAIRS = 2 * 10**9  # compared one by one up to here: seconds; beyond, equal hashes alone count
+LISTED = 10  # copies that a message names
+WAY_ON = "--data.drop_copies true leaves such pictures out of train"
 
 
-def exact_copies(test: ImageSet, others: list[ImageSet]) -> int:
-    """How many test pictures have a copy, equal in every pixel, in the other sets."""
-    seen = {digest for images in others for digest in _digests(images)}
-    return sum(digest in seen for digest in _digests(test))
+class Copy(NamedTuple):
+    """A picture that is another set's too.
+
+    Attributes:
+        position: in its set
+        name, of: its file, and the other one; None where the data has no files
+    """
+
+    position: int
+    name: str | None
+    of: str | None
+
+
+def exact_copies(images: ImageSet, others: list[ImageSet]) -> list[Copy]:
+    """A set's pictures that have a copy, equal in every pixel, in the other sets."""
+    seen: dict[bytes, str | None] = {}
+    for other in others:
+        for digest, name in zip(_digests(other), _names(other), strict=True):
+            seen.setdefault(digest, name)
+    own = enumerate(zip(_digests(images), _names(images), strict=True))
+    return [Copy(i, name, seen[digest]) for i, (digest, name) in own if digest in seen]
+
+
+def listed(copies: list[Copy]) -> str:
+    """The first ten by file, as "test/cat/3.png (train/cat/8.png), ... and 2 more"; "" of none."""
+    named = [f"{_shown(c.name)} ({_shown(c.of)})" for c in copies if c.name and c.of]
+    more = f" and {len(named) - LISTED} more" if named[LISTED:] else ""
+    return ", ".join(named[:LISTED]) + more
+
+
+def _shown(name: str) -> str:
+    return name if name.isprintable() else ascii(name)
 
 
 def near_copies(test: ImageSet, others: list[ImageSet]) -> int:
@@ -44,6 +75,10 @@ def difference_hash(images: ImageSet) -> np.ndarray:
         bits = (cells[:, :, :-1] > cells[:, :, 1:]).flatten(1).numpy()
         hashes.append(np.packbits(bits, axis=1).view(np.uint64)[:, 0])
     return np.concatenate(hashes)
+
+
+def _names(images: ImageSet) -> Sequence[str | None]:
+    return images.names or [None] * len(images)
 
 
 def _digests(images: ImageSet) -> list[bytes]:

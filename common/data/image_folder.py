@@ -1,5 +1,7 @@
 """A folder of pictures, train/<class>/* and test/<class>/*, decoded once and kept as one array.
 
+What is hidden, and what is not called like a picture, is left out and counted by kind.
+
 The cache notices files that were added, removed or replaced, by their sizes and times. The time of
 a file's last change of any kind is among them, which copying with `cp -p` or `touch` cannot put
 back. The array, which is hashed when it is written, goes by the same three figures: where they are
@@ -11,15 +13,17 @@ import hashlib
 import json
 import logging
 import os
+import re
 import warnings
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from common.config import DataConfig
-from common.data.decode import common_size, decode, workers
+from common.data.decode import SUFFIXES, common_size, decode, workers
 from common.data.pictures import Pictures, all_of
 from common.utils.errors import UserError
 from common.utils.files import clear_drafts, drafted, file_hash, read_bytes, write_whole
@@ -29,6 +33,11 @@ log = logging.getLogger("rungs")
 
 FORMAT = 3  # of the cache; a new number leaves older caches unused
 LAYOUT = "pictures belong in train/<class>/ and test/<class>/"
+HIDDEN = {"__macosx", "thumbs.db", "desktop.ini"}  # besides what begins with a dot
+PLAIN = re.compile(r"\.[a-z0-9]{1,8}")  # a suffix that is said as it is
+KINDS = 6  # of what is left out, that are said one by one
+OTHER, OUTSIDE = "other file", "picture in no class folder"
+NOUN = re.compile(r"^((hidden |other )?(file|folder|picture))\b")
 
 
 def read_folder(config: DataConfig, cache: Path, image_size: int) -> Pictures:
@@ -45,15 +54,17 @@ def read_folder(config: DataConfig, cache: Path, image_size: int) -> Pictures:
     """
     root, skip = expanded(config.root), config.skip_unreadable
     try:
-        classes = _classes(root)
+        found = {half: Counter() for half in ("train", "test")}  # what is left out, by folder
+        classes = _classes(root, found)
         files = {}
         for half in ("test", "train"):
             for name in classes:
-                files |= _list(root, f"{half}/{name}")
+                found[f"{half}/{name}"] = own = Counter()
+                files |= _list(root, f"{half}/{name}", own)
     except OSError as error:
         raise UserError(f"data.root: {error.filename} cannot be read ({error.strerror})") from error
     paths = sorted(files)
-    _check_classes(root, paths, classes)
+    _check_classes(root, paths, classes, found)
     content = json.dumps([FORMAT, str(root.resolve()), skip, sorted(files.items())])
     key = hashlib.sha256(content.encode()).hexdigest()[:32]
 
@@ -80,11 +91,31 @@ def read_folder(config: DataConfig, cache: Path, image_size: int) -> Pictures:
         except OSError as error:
             text = f"{cache}: cannot keep the decoded pictures here ({error.strerror}); make room"
             raise UserError(text) from error
-    return _pictures(root, paths, classes, pixels, facts)
+    return _pictures(root, paths, classes, pixels, facts, found)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is a system's own, and none of the user's."""
+    return name.startswith(".") or name.lower() in HIDDEN
+
+
+def in_words(left_out: Mapping[str, int]) -> str:
+    """How many of each kind, as "3 hidden files, 2 .txt"; the most first, the rest as "other"."""
+    known = sorted((-count, kind) for kind, count in left_out.items() if kind != OTHER)
+    counts = {kind: -count for count, kind in known[:KINDS]}
+    if rest := sum(left_out.values()) - sum(counts.values()):
+        counts[OTHER] = rest
+    many = {kind: NOUN.sub(r"\1s", kind) for kind in counts}
+    return ", ".join(f"{n} {kind if n == 1 else many[kind]}" for kind, n in counts.items())
 
 
 def _pictures(
-    root: Path, paths: list[str], classes: tuple[str, ...], pixels: np.ndarray, facts: dict
+    root: Path,
+    paths: list[str],
+    classes: tuple[str, ...],
+    pixels: np.ndarray,
+    facts: dict,
+    found: dict[str, Counter],
 ) -> Pictures:
     """What was decoded, the unreadable rows in no part."""
     unreadable = {int(row): reason for row, reason in facts["unreadable"].items()}
@@ -95,17 +126,19 @@ def _pictures(
             f"unreadable pictures left out: {len(unreadable)}; "
             f"the first is {root / paths[first]} ({reason})"
         )
-        _check_classes(root, [paths[row] for row in readable], classes)
+        _check_classes(root, [paths[row] for row in readable], classes, found)
     label = {name: number for number, name in enumerate(classes)}
     labels = np.array([label[name.split("/")[1]] for name in paths], dtype=np.int64)
     tested = np.array([paths[row].startswith("test/") for row in readable])
     with warnings.catch_warnings():  # torch has no read-only tensors: nobody writes to source
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         images = all_of(torch.from_numpy(pixels), labels, classes, paths)
-    return Pictures(images, readable[~tested], readable[tested], facts["fingerprint"])
+    left_out = sum(found.values(), Counter())
+    return Pictures(images, readable[~tested], readable[tested], facts["fingerprint"], left_out)
 
 
-def _classes(root: Path) -> tuple[str, ...]:
+def _classes(root: Path, left_out: dict[str, Counter]) -> tuple[str, ...]:
+    """The class folders' names; what is in train/ and test/ beside them is counted."""
     if not root.is_dir():
         raise UserError(f"data.root: there is no folder {root}; {LAYOUT} below it")
     found = {}
@@ -113,7 +146,10 @@ def _classes(root: Path) -> tuple[str, ...]:
         if not (root / half).is_dir():
             raise UserError(f"data.root: {root} has no folder {half}/; {LAYOUT} below it")
         with os.scandir(root / half) as entries:
-            found[half] = {e.name for e in entries if e.is_dir() and not e.name.startswith(".")}
+            kinds = {entry.name: _kind(entry) for entry in entries}
+        found[half] = {name for name, kind in kinds.items() if kind == "folder"}
+        others = [kind for kind in kinds.values() if kind != "folder"]
+        left_out[half].update(OUTSIDE if kind == "picture" else kind for kind in others)
     if lone := sorted(found["train"] ^ found["test"]):
         where, other = ("train", "test") if lone[0] in found["train"] else ("test", "train")
         raise UserError(
@@ -133,31 +169,49 @@ def _classes(root: Path) -> tuple[str, ...]:
     return tuple(sorted(found["train"]))
 
 
-def _list(root: Path, below: str) -> dict[str, list[int]]:
-    """Path below root and status of every file in root/below and its folders, but hidden ones."""
+def _list(root: Path, below: str, left_out: Counter) -> dict[str, list[int]]:
+    """Path below root and status of every picture in root/below and its folders, by the files'
+    names; what is left out is counted by kind.
+    """
     files = {}
     with os.scandir(root / below) as entries:
         for entry in entries:
-            path = f"{below}/{entry.name}"
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                files |= _list(root, path)
-            elif entry.is_file():
-                files[path] = _status(entry)
-            elif entry.is_symlink():  # a dead link: listed, and found unreadable
-                files[path] = [0, 0, 0]
+            path, kind = f"{below}/{entry.name}", _kind(entry)
+            if kind == "folder":
+                files |= _list(root, path, left_out)
+            elif kind != "picture":
+                left_out[kind] += 1
+            else:  # a dead link is listed, and found unreadable
+                files[path] = _status(entry) if entry.is_file() else [0, 0, 0]
     return files
 
 
-def _check_classes(root: Path, paths: list[str], classes: tuple[str, ...]) -> None:
+def _kind(entry: os.DirEntry) -> str:
+    """ "folder" or "picture", by its name; of anything else, what is said of it when left out."""
+    if is_hidden(entry.name):
+        return "hidden folder" if entry.is_dir(follow_symlinks=False) else "hidden file"
+    if entry.is_dir():
+        return "folder"
+    suffix = os.path.splitext(entry.name)[1].lower()
+    if suffix in SUFFIXES and (entry.is_file() or entry.is_symlink()):
+        return "picture"
+    if not suffix:
+        return "file without a suffix"
+    return suffix if PLAIN.fullmatch(suffix) and suffix not in SUFFIXES else OTHER
+
+
+def _check_classes(
+    root: Path, paths: list[str], classes: tuple[str, ...], found: dict[str, Counter]
+) -> None:
     """Raise UserError for a class that has no files in train or none in test."""
     counts = Counter(tuple(path.split("/")[:2]) for path in paths)
     for half in ("train", "test"):
         for name in classes:
             if not counts[half, name]:
+                others = in_words(found[f"{half}/{name}"])
                 raise UserError(
-                    f"data.root: {root / half / name} has no readable picture; "
+                    f"data.root: {root / half / name} has no readable picture"
+                    f"{others and f' (left out: {others})'}; "
                     "add some, or remove the class from train/ and test/"
                 )
 

@@ -36,6 +36,12 @@ class InputSpec:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
+def as_pixels(images: Tensor, spec: InputSpec) -> Tensor:
+    """Network input, normalised (B, 3, S, S), as the pixels that it shows: uint8 (B, 3, S, S)."""
+    mean, std = (torch.tensor(part).view(3, 1, 1) for part in (spec.mean, spec.std))
+    return (255 * (images.float().cpu() * std + mean)).round().clamp(0, 255).to(torch.uint8)
+
+
 class Batches:
     """An image set as batches of network input.
 

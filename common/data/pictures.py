@@ -1,8 +1,9 @@
 """Labelled pictures as bytes: a whole data set, or some rows of one."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -55,12 +56,14 @@ class Pictures(NamedTuple):
         images: all of it; what is in neither part could not be read
         train, test: positions in it: int64 arrays, ascending
         fingerprint: sha256 hex of the data
+        left_out: files of a folder that are no pictures, by kind
     """
 
     images: ImageSet
     train: np.ndarray
     test: np.ndarray
     fingerprint: str
+    left_out: Mapping[str, int] = MappingProxyType({})
 
 
 def all_of(

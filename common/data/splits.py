@@ -7,7 +7,8 @@ Each reader below turns one kind of data set into one array of pictures with lab
 import dataclasses
 import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from torchvision.transforms.functional import resize
 from common.config import DataConfig
 from common.data.cifar import TITLES, archive_root, read_archive
 from common.data.digits import read_digits
-from common.data.image_folder import read_folder
+from common.data.duplicates import exact_copies
+from common.data.image_folder import is_hidden, read_folder
 from common.data.pictures import ImageSet, Pictures
 from common.utils import paths
 from common.utils.errors import UserError
@@ -36,6 +38,8 @@ class Splits:
         split: sha256 hex of val's rows followed by train's, as little-endian int64
         mirror: whether a mirrored picture keeps its label
         skipped: unreadable pictures left out
+        left_out: files of a folder that are no pictures, by kind
+        dropped: pictures left out of train as copies of val or test pictures
     """
 
     train: ImageSet
@@ -47,6 +51,8 @@ class Splits:
     split: str
     mirror: bool
     skipped: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    dropped: ImageSet | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -67,9 +73,12 @@ def in_turn(labels: Tensor) -> Tensor:
 def load_splits(config: DataConfig, image_size: int) -> Splits:
     """Load a data set and split its training pictures into train and val, stratified.
 
-    The split depends on `split_seed` (and `limit`) alone. The fingerprint is the SHA-256 of the
-    pixels, training pictures first, as uint8 (N, 3, H, W); of a folder, of each file's relative
-    path (utf-8) followed by its bytes, in sorted order: test/... before train/...
+    The split depends on `split_seed` (and `limit`) alone; with `drop_copies`, what of train is then
+    a copy of a val or test picture, equal in every pixel as it is stored, is left out.
+
+    The fingerprint is the SHA-256 of the pixels, training pictures first, as uint8 (N, 3, H, W); of
+    a folder, of each picture's relative path (utf-8) followed by its bytes, in sorted order:
+    test/... before train/...
 
     Args:
         config: which data, and how it is split
@@ -78,10 +87,11 @@ def load_splits(config: DataConfig, image_size: int) -> Splits:
 
     Raises:
         NoNetwork: a data set that is not here and cannot be downloaded.
-        UserError: a folder that is no data set, an unreadable picture, too few pictures.
+        UserError: a folder that is no data set, an unreadable picture, too few pictures, a class of
+            which all training pictures are copies.
     """
     title = title_of(config)
-    images, train, test, fingerprint = _read(config, image_size)
+    images, train, test, fingerprint, left_out = _read(config, image_size)
     if config.stored_size and config.stored_size != images.size[1]:
         images = dataclasses.replace(images, source=_resized(images.source, config.stored_size))
     labels, readable = images.labels.numpy(), len(train) + len(test)
@@ -94,6 +104,8 @@ def load_splits(config: DataConfig, image_size: int) -> Splits:
         train = _choose(train, labels, config.limit, config.split_seed)
         test = _choose(test, labels, config.limit, seed=0)
     train, val = _split(train, images, config, title)
+    dropped = _copied(images, train, val, test, title) if config.drop_copies else train[:0]
+    train = np.setdiff1d(train, dropped)
     return Splits(
         *(images.subset(torch.from_numpy(rows)) for rows in (train, val, test)),
         name=config.name,
@@ -102,6 +114,8 @@ def load_splits(config: DataConfig, image_size: int) -> Splits:
         split=hashlib.sha256(np.concatenate([val, train]).astype("<i8")).hexdigest(),
         mirror=config.name != "digits" if config.mirror is None else config.mirror,
         skipped=len(images) - readable,
+        left_out=left_out,
+        dropped=images.subset(torch.from_numpy(dropped)),
     )
 
 
@@ -110,7 +124,7 @@ def _read(config: DataConfig, image_size: int) -> Pictures:
         return read_digits()
     if config.name != "folder":
         return read_archive(config.name, archive_root(config))
-    return read_folder(config, paths.PROJECT / "data" / "cache", image_size)
+    return read_folder(config, paths.cache_folder(), image_size)
 
 
 def _resized(source: Tensor, side: int) -> Tensor:
@@ -149,13 +163,31 @@ def _split(
     return np.sort(train), np.sort(val)
 
 
+def _copied(
+    images: ImageSet, train: np.ndarray, val: np.ndarray, test: np.ndarray, title: str
+) -> np.ndarray:
+    """The rows of train whose pictures are those of other rows in val or test."""
+    own, *others = (images.subset(torch.from_numpy(rows)) for rows in (train, val, test))
+    positions = [copy.position for copy in exact_copies(own, others)]
+    labels, count = own.labels.numpy(), len(images.classes)
+    left = np.bincount(np.delete(labels, positions), minlength=count)
+    for label in np.unique(labels[positions]):
+        if not left[label]:
+            raise UserError(
+                f"data.drop_copies: all {(labels == label).sum()} training pictures of class "
+                f"'{images.classes[label]}' of {title} are copies of val or test pictures; "
+                "add others, or take the copies out of the data"
+            )
+    return train[positions]
+
+
 def count_classes(config: DataConfig) -> int:
     """How many classes the data has, without reading it; 10 of a folder that is not there."""
     if config.name != "folder":
         return {"cifar100": 100, "cifar100_coarse": 20}.get(config.name, 10)
     train = expanded(config.root or "") / "train"
-    found = train.glob("[!.]*/") if train.is_dir() else ()
-    return sum(1 for _ in found) or 10
+    found = train.glob("*/") if train.is_dir() else ()
+    return sum(not is_hidden(folder.name) for folder in found) or 10
 
 
 def title_of(config: DataConfig) -> str:

@@ -3,6 +3,7 @@
 All in eval mode; the network is left as it was.
 """
 
+import contextlib
 import math
 
 import torch
@@ -107,20 +108,25 @@ def first_filters(network: StagedNetwork) -> Tensor | None:
     return None
 
 
-@torch.no_grad()
 def penultimate(network: StagedNetwork, images: Tensor) -> Tensor | None:
     """The input of the head's last linear layer, float32 (B, D), for normalised pictures.
 
     None where the head has no such layer, or does not call it.
     """
+    return logits_and_penultimate(network, images)[1]
+
+
+@torch.no_grad()
+def logits_and_penultimate(network: StagedNetwork, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The logits, float32 (B, C), and what `penultimate` gives, in one pass."""
     linear = [module for module in network.head.modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        return None
     seen = []
-    hook = linear[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    hook = contextlib.nullcontext()
+    if linear:
+        hook = linear[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with hook, evaluating(network):
-        network(images)
-    return seen[0].float() if seen else None
+        logits = network(images)
+    return logits.float(), seen[0].float() if seen else None
 
 
 def _outputs(network: StagedNetwork, images: Tensor) -> dict[str, Tensor]:

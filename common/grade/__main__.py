@@ -45,7 +45,7 @@ def main() -> None:
 
     # runs and networks have other working folders
     here = (p and str(expanded(p).absolute()) for p in (arguments.data_root, arguments.weights))
-    grader = submission.Grader(*here, arguments.timeout, arguments.retrain)
+    grader = submission.Grader(*here, arguments.timeout, arguments.retrain, arguments.run)
     if level:
         score = examine.score_level(place.resolve(), grader)
         _write(_shown(*score, arguments.format), arguments.output)
@@ -61,6 +61,7 @@ def _parser() -> cli.Parser:
     add = parser.add_argument
     add("dir", nargs="?", metavar="DIR", help="a project, or one level of it (default: this one)")
     add("--reports", metavar="DIR", help="the folder of reports (default: what has checkpoints)")
+    add("--run", metavar="NAME", help="grade this run of its level, not the level's own")
     add("--data-root", metavar="DIR", help="where the pictures are on this machine")
     add("--weights", metavar="FILE", help="the starting weights, where a report has a file's path")
     formats = ("text", "json", "junit", "gradescope")

@@ -27,9 +27,9 @@ from common.models.weights import NAMED, describe_weights
 from common.reports.restore import read_settings
 from common.reports.text import points
 from common.runtime import Runtime, provenance, start_runtime
-from common.training.checkpoint import digest, read_checkpoint
+from common.training.checkpoint import completed, digest, read_checkpoint
 from common.utils.errors import UserError
-from common.utils.paths import run_name
+from common.utils.paths import OWN, run_name
 
 LENIENCE = 0.002  # share of the predictions that may differ on another machine or version
 
@@ -93,9 +93,10 @@ def check_data(grade: Grade) -> CheckResult:
     wrong = _other_hashes(data.fingerprint, claimed["fingerprint"], grade.checkpoint["fingerprint"])
     counts = {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
     counts |= {"classes": len(data.classes), "skipped": data.skipped}
+    counts["dropped"] = len(data.dropped or ())
     for key, count in counts.items():
-        if claimed[key] != count:
-            wrong.append(f"{claimed[key]} {key} in the report instead of {count}")
+        if claimed.get(key, 0) != count:  # earlier reports do not say what was dropped
+            wrong.append(f"{claimed.get(key, 0)} {key} in the report instead of {count}")
     return _compared(f"{data.title}, fingerprint {data.fingerprint[:12]}...", wrong)
 
 
@@ -143,7 +144,12 @@ def _duplicates(data: Splits) -> CheckResult:
     exact = duplicates.exact_copies(data.test, [data.train, data.val])
     near = duplicates.near_copies(data.test, [data.train, data.val])
     published = data.name in KINDS or data.name == "digits"  # checked archives are as they are
-    seen = f"{exact} exact copies, {near} of {len(data.test)} look much like one (counted only)"
+    seen = (
+        f"{len(exact)} exact copies, {near} of {len(data.test)} look much like one (counted only)"
+    )
+    if names := duplicates.listed(exact):
+        seen += f"; the copies: {names}; take them out of the data"
+        seen += f"; {duplicates.WAY_ON}" if duplicates.exact_copies(data.test, [data.train]) else ""
     return CheckResult(not shared and (published or not exact), "no exact copy", seen)
 
 
@@ -153,6 +159,8 @@ def check_weights(grade: Grade) -> CheckResult:
     try:
         weights = describe_weights(config.network)
         start = [] if config.network.weights == "none" else [_started(grade)]
+        own = grade.checkpoint, config.network, grade.checkpoint_path
+        grade.checkpoint = completed(*own)
     except UserError as error:
         hint = "" if grade.grader.weights else "; --weights says where they are here"
         return CheckResult(False, "the weights of the report's settings", f"{error}{hint}")
@@ -191,10 +199,12 @@ def check_frozen(grade: Grade) -> CheckResult:
         return CheckResult(True, expected, "they started at random: not compared")
     if level := network.start_from:
         folder = grade.checkpoint_path.parent.parent
-        level, _, stem = level.partition("/")
-        path = folder / run_name(level, stem or "config", grade.config.seed) / "best.pt"
+        started = grade.metrics.get("started_from") or ""  # by its folder's name
+        level = level.partition("/")[0]
+        own = started.split("-")[0] == level and Path(started).name == started
+        path = folder / (started if own else run_name(level, OWN, grade.config.seed)) / "best.pt"
         try:
-            lower = read_checkpoint(path)["network"]
+            lower = completed(read_checkpoint(path), network, path)["network"]
             # the very one, or one that has been trained again since
             same = digest(lower) == grade.metrics.get("start")
             start = [lower] if same else [*start, lower]

@@ -32,7 +32,8 @@ log = logging.getLogger("rungs")
 def grade_project(
     project: Path, reports: str | None, grader: Grader
 ) -> tuple[list[Grade], list[str]]:
-    """The grade of every level that the project or this checkout has, and what else to say.
+    """The grade of every level that the project or this checkout has, or of the run that was named,
+    and what else to say.
 
     Raises:
         UserError: a folder of reports that is none.
@@ -60,7 +61,7 @@ def grade_project(
             lower = [other for other in grades if levels.number(other.level) < number]
             grade.below = lower[-1] if lower else None
             _examine(grade)
-    return grades, [printable(note) for note in notes]
+    return grades[-1:] if grader.run else grades, [printable(note) for note in notes]
 
 
 def _examine(grade: Grade) -> None:

@@ -55,7 +55,8 @@ def run(arguments: list[str], folder: Path, timeout: float, **environment: str) 
         UserError: it took longer than `timeout` seconds, or ended badly; its last words.
     """
     try:
-        with started([sys.executable, *arguments], folder, os.environ | environment) as process:
+        own = os.environ | {paths.VARIABLE: ""} | environment  # runs stay in that copy
+        with started([sys.executable, *arguments], folder, own) as process:
             process.wait(timeout)
     except subprocess.TimeoutExpired:
         raise UserError(f"it took more than {timeout:g} s (--timeout allows more)") from None

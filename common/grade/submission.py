@@ -21,8 +21,8 @@ from common.reports.schema import read_arrays, read_history, read_metrics
 from common.runtime import Runtime
 from common.training.checkpoint import read_checkpoint
 from common.utils import paths
-from common.utils.errors import UserError
-from common.utils.paths import slug
+from common.utils.errors import UserError, nearest
+from common.utils.paths import run_place, runs_root
 
 
 class CheckResult(NamedTuple):
@@ -39,7 +39,8 @@ class CheckResult(NamedTuple):
 
 @dataclass
 class Grader:
-    """What all levels are graded with: the command line's options, and what was read so far.
+    """What all levels are graded with: the command line's options (`run`: a run by its report's
+    name, instead of its level's own), and what was read so far.
 
     Attributes:
         grades: of all levels, lowest first.
@@ -51,6 +52,7 @@ class Grader:
     weights: str | None = None
     timeout: float = 3600
     retrain: bool = False
+    run: str | None = None
     grades: list["Grade"] = field(default_factory=list)
     copy: Path | None = None
     data: dict[str, Splits] = field(default_factory=dict)
@@ -106,10 +108,21 @@ class Grade:
 
 
 def gather(project: Path, reports: Path | None, grader: Grader) -> list[Grade]:
-    """Every level that the project or this checkout has: its own config's report, lowest seed."""
+    """Every level that the project or this checkout has: its own config's report, lowest seed.
+    Where a run was named, that run's and the level below it alone.
+
+    Raises:
+        UserError: a run was named that has no report here.
+    """
     found = [*levels.find_levels(project), *levels.find_levels()]
     names = {level.name for level in found}
     ordered = sorted(names, key=lambda name: (levels.number(name), name))
+    there = [report.name for report in (reports_in(reports) if reports else [])]
+    if grader.run and grader.run not in there:
+        hint = nearest(grader.run, there) if there else "; there are none"
+        raise UserError(f"--run: no report '{grader.run}' in {reports or project}{hint}")
+    if grader.run:
+        ordered = ordered[: ordered.index(_level_of(Path(grader.run))) + 1][-2:]
     return [_read(project, reports, name, grader) for name in ordered]
 
 
@@ -118,7 +131,7 @@ def report_folders(project: Path) -> list[Path]:
 
     Reports of the same number go by the time of their last change, the newest first.
     """
-    places = [*project.glob("runs/*/reports"), project / "reports", *project.glob("reports/*")]
+    places = [*_runs(project).glob("*/reports"), project / "reports", *project.glob("reports/*")]
 
     def worth(folder: Path) -> tuple[int, float]:
         found = reports_in(folder)
@@ -136,7 +149,12 @@ def reports_in(folder: Path) -> list[Path]:
 
 def checkpoints_of(level: str, project: Path) -> list[Path]:
     """The best checkpoints of a level's runs, on any data and of any config."""
-    return [file for file in project.glob("runs/*/*/best.pt") if _level_of(file.parent) == level]
+    return [file for file in _runs(project).glob("*/*/best.pt") if _level_of(file.parent) == level]
+
+
+def _runs(project: Path) -> Path:
+    """Where a project's runs stand: this one's may be elsewhere."""
+    return runs_root() if project == paths.PROJECT else project / "runs"
 
 
 def _level_of(run: Path) -> str:
@@ -145,6 +163,7 @@ def _level_of(run: Path) -> str:
 
 def _read(project: Path, reports: Path | None, level: str, grader: Grader) -> Grade:
     own = [r for r in reports_in(reports) if _level_of(r) == level] if reports else []
+    own = [r for r in own if r.name == grader.run] or own
     report = min(own, key=_preference, default=None)
     grade = Grade(project=project, level=level, report=report, grader=grader)
     problems = grade.problems
@@ -189,4 +208,4 @@ def _has_checkpoint(project: Path, report: Path) -> bool:
 
 
 def _checkpoint_place(project: Path, report: Path, metrics: dict) -> Path:
-    return project / "runs" / slug(metrics["data"]["title"]) / report.name / "best.pt"
+    return run_place(_runs(project), metrics) / report.name / "best.pt"

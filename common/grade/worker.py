@@ -19,7 +19,7 @@ from common.models import FeatureBatches, StagedNetwork, Trunk
 from common.models.weights import describe_weights
 from common.reports.restore import read_settings
 from common.runtime import start_runtime
-from common.training.checkpoint import load_network, read_checkpoint
+from common.training.checkpoint import completed, load_network, read_checkpoint
 from common.utils import paths
 from common.utils.errors import UserError
 
@@ -33,7 +33,7 @@ def main() -> None:
     config = read_settings(request["settings"], level.parent, None, None)
     machine = start_runtime(config.train, config.fast)
     weights = describe_weights(config.network)  # ours: pixels are no matter of theirs
-    content = read_checkpoint(place)
+    content = completed(read_checkpoint(place), config.network, place)
     pictures = np.load(folder / "pictures.npy", mmap_mode="c", allow_pickle=False)
     count, names = len(pictures), tuple(map(str, range(classes)))
     labels = torch.zeros(count, dtype=torch.int64)

@@ -200,8 +200,9 @@ NETWORKS = mlp, cnn_small, cnn, alexnet, vgg13, resnet18, efficientnet_v2_s, den
 ARCHITECTURES = Registry("network.arch", {network.__name__: network for network in NETWORKS})
 
 
-def build_backbone(config: NetworkConfig) -> Backbone:
-    """The configured network's stages, with the configured weights. Its classifier is left out.
+def build_backbone(config: NetworkConfig, tell: bool = True) -> Backbone:
+    """The configured network's stages, with the configured weights. Its classifier is left out,
+    which is logged if it had weights, too.
 
     Raises:
         UserError: an unknown network, or weights that are unreadable or another network's.
@@ -210,9 +211,24 @@ def build_backbone(config: NetworkConfig) -> Backbone:
     architecture = build_architecture(config)
     channels = {name: channels for name, _, channels in architecture.stages}
     check_stages("taps", config.taps or [], channels)
-    weights = load_weights(architecture.network, architecture.classifier, config)
+    weights = load_weights(architecture.network, architecture.classifier, config, tell)
     stages = OrderedDict((name, stage) for name, stage, _ in architecture.stages)
     return Backbone(stages, channels, weights)
+
+
+def starting_state(config: NetworkConfig) -> tuple[dict[str, Tensor], str | None]:
+    """The stages' tensors as the configured weights have them, by their names in a network of ours,
+    on the CPU; and the SHA-256 of the weights' file, None (and no tensors) where there is none.
+
+    Raises:
+        UserError: as `build_backbone`.
+    """
+    if config.weights == "none":
+        return {}, None
+    with torch.random.fork_rng([]):  # what is drawn, and then replaced, is nobody's loss
+        backbone = build_backbone(config, tell=False)
+    tensors = nn.Sequential(backbone.stages).state_dict()
+    return {f"stages.{key}": value for key, value in tensors.items()}, backbone.weights.sha256
 
 
 def build_architecture(config: NetworkConfig) -> Architecture:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.vision_transformer import interpolate_embeddings
 
+from common.cli import ONCE
 from common.config import NetworkConfig, named_step
 from common.data import InputSpec
 from common.utils.download import Download, fetch
@@ -47,11 +48,14 @@ class Weights(InputSpec):
     sha256: str | None = None
 
 
-def load_weights(network: nn.Module, classifier: str, config: NetworkConfig) -> Weights:
+def load_weights(
+    network: nn.Module, classifier: str, config: NetworkConfig, tell: bool = True
+) -> Weights:
     """Put the configured weights into a network, all but those of its classifier.
 
     Args:
         classifier: the prefix of its keys.
+        tell: log that the file's own is left out, if it has one.
     Raises:
         UserError: weights that are unreadable or another network's.
         NoNetwork: weights that must be downloaded, and cannot be.
@@ -62,11 +66,11 @@ def load_weights(network: nn.Module, classifier: str, config: NetworkConfig) -> 
         log.warning("%s is not the file that was published: SHA-256 %s", place, weights.sha256)
     if place is not None:
         state = _read(place)
-        if left := [value for key, value in state.items() if key.startswith(classifier)]:
+        left = [value for key, value in state.items() if key.startswith(classifier)]
+        if left and tell:
             classes = max(value.shape[:1].numel() for value in left)
-            log.info(
-                "weights %s: their classifier of %d classes is left out", config.weights, classes
-            )
+            words = "weights %s: their classifier of %d classes is left out"
+            log.info(words, config.weights, classes, extra=ONCE)
         body = _fitting(network, classifier, state, config.weights)
         _check_numbers(body, network.state_dict(), config.weights)
         network.load_state_dict(body, strict=False)

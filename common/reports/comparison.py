@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Container
 from pathlib import Path
 
 import torch
@@ -12,7 +13,8 @@ from common import levels
 from common.config import LevelConfig, NetworkConfig, named_step
 from common.evaluation.statistics import compare
 from common.models import input_size
-from common.reports.figures import charts, plots
+from common.reports.figures import charts
+from common.reports.figures.style import svg
 from common.reports.lesson import step_text
 from common.reports.markdown import templates
 from common.reports.restore import passed_over
@@ -51,7 +53,7 @@ def published() -> Table:
 
 
 def write_comparison(place: Path, title: str, rows: list[dict]) -> None:
-    """Write comparison.json, .md and .png of rows as `config_row` and `ladder_rows` give them."""
+    """Write comparison.json, .md and .svg of rows as `config_row` and `ladder_rows` give them."""
     report = {"data": title, "rows": rows, "command": command()}
     _write(place / "comparison", report, page(report), charts.accuracy_over_time(rows))
 
@@ -87,7 +89,7 @@ def write_ablation(place: Path, stem: str, found: list[Run]) -> None:
     text = templates.get_template("ablation.md").render(
         stem=stem,
         data=title,
-        picture=f"{stem}.png",
+        picture=f"{stem}.svg",
         rows=table_of(cells),
         gap_closed=closed,
         gaps=[f"{100 * row['gap']:.1f}" for row in rows],
@@ -100,8 +102,9 @@ def write_ablation(place: Path, stem: str, found: list[Run]) -> None:
 def _write(file: Path, report: dict, text: str, figure: Figure) -> None:
     """A page, its figures and its picture, side by side."""
     content = json.dumps({"schema": 1, **report}, indent=2, ensure_ascii=False)
-    contents = {".json": content + "\n", ".md": text, ".png": plots.png(figure)}
-    write_together({file.with_suffix(suffix): content for suffix, content in contents.items()})
+    contents = {".json": content + "\n", ".md": text, ".svg": svg(figure)}
+    files = {file.with_suffix(suffix): content for suffix, content in contents.items()}
+    write_together(files, instead_of=[file.with_suffix(".png")])  # of an earlier one
     log.info("%s", file.with_suffix(".md"))
 
 
@@ -109,18 +112,20 @@ def config_row(level: Path, config: LevelConfig, classes: int, run: Run | None) 
     """A config's row; what training alone can tell is None where there is no report."""
     name = named_step(config.network.arch)[0]
     strategy = "scratch" if config.network.weights == "none" else "transfer"
-    row = {"config": config.stem, "network": name, "strategy": strategy}
+    row = {"config": config.recipe, "network": name, "strategy": strategy}
     return row | size(level, config, classes) | _measured(run)
 
 
-def ladder_rows(reports: Reports) -> list[dict]:
-    """The levels' own runs of the lowest seed that have a report there; what a picture takes is
-    None where the level is not here any more, or cannot be built.
+def ladder_rows(reports: Reports, compared: Container[str] = ()) -> list[dict]:
+    """The levels' own runs of the lowest seed that have a report there, none of a config that is
+    `compared` with them; what a picture takes is None where the level is not here any more, or
+    cannot be built.
     """
     rows: dict[str, dict] = {}
     for run in reports.runs:
         network = run.metrics["settings"].get("network")
-        if run.config != "config" or run.level in rows or not network:
+        own = reports.is_own(run) and run.config not in compared
+        if not own or run.level in rows or not network:
             continue
         row = {"config": run.level, "network": named_step(network["arch"])[0], "strategy": "ladder"}
         row |= {key: run.metrics[key] for key in ("parameters", "trained_parameters")}
@@ -130,7 +135,7 @@ def ladder_rows(reports: Reports) -> list[dict]:
             config = LevelConfig(network=NetworkConfig(**own, image_size=run.metrics["image_size"]))
             level = levels.find_level(run.level)
             row |= size(level, config, run.metrics["data"]["classes"])
-        rows[run.level] = row | _measured(run)
+        rows[run.level] = row | _measured(run) | {"seconds": reports.seconds(run)}
     return list(rows.values())
 
 

@@ -24,6 +24,7 @@ from common.data.splits import in_turn
 from common.evaluation import gradcam
 from common.models import StagedNetwork
 from common.reports.figures import diagnostics, galleries
+from common.reports.figures.style import short
 from common.reports.restore import CPU, passed_over
 from common.reports.schema import Run
 from common.utils.errors import UserError
@@ -32,10 +33,11 @@ from common.utils.files import npz, read_npz, write_whole
 log = logging.getLogger("rungs")
 
 PICTURES = 150  # at most in a gallery
+SHEETS = {"mistakes": 9, "fixed": 6, "broken": 3}  # of a kind in a level's sheets
 GROUP = 12  # at most of one kind: a level's mistakes, what it fixed, what it broke
 SHOWN = 6  # that stand side by side at every level
 SIDE = 64  # px, at most, of a stored picture
-PLANE = 1000  # test pictures in the plane of last features
+PLANE = 400  # test pictures in the plane of last features
 COLUMNS = 12  # of the page's sheet of thumbnails
 MAP_SIDE = 16  # places, at most, of a map on the page
 
@@ -175,18 +177,19 @@ def sheets(gallery: Gallery) -> dict[str, dict[str, Figure]]:
     lines = {}  # level -> what it says of each picture
     for level, sure in gallery.confidence.items():
         answers = np.array(classes)[gallery.answers[level]]
-        words = [f"{name} {100 * p:.0f} %" for name, p in zip(answers, sure, strict=True)]
+        words = [f"{short(n, 14)}, {100 * p:.0f} %" for n, p in zip(answers, sure, strict=True)]
         lines[level] = np.array(words)
     levels, found = list(lines), {}
     for i, level in enumerate(levels):
         own = found.setdefault(level, {})
-        rows = gallery.groups[f"mistakes {level}"]
+        rows, *changes = (
+            gallery.groups.get(f"{kind} {level}", [])[:count] for kind, count in SHEETS.items()
+        )
         if len(rows):
             own["mistakes"] = galleries.answers(images[rows], truths[rows], lines[level][rows])
-        changes = [gallery.groups.get(f"{kind} {level}", []) for kind in ("fixed", "broken")]
         if any(map(len, changes)):
             own["changes"] = galleries.changes(
-                images, truths, lines[levels[i - 1]], lines[level], *changes
+                images, truths, {name: lines[name] for name in levels[i - 1 : i + 1]}, *changes
             )
         if level in gallery.maps:
             rows = gallery.groups["shown"]
@@ -220,7 +223,8 @@ def close_ups(network: StagedNetwork, test: ImageSet) -> dict[str, Figure]:
 
 
 def uri(content: bytes, kind: str) -> str:
-    """A file as an address that holds it: `kind` is "png", "webp" ..."""
+    """A file as an address that holds it: `kind` is "svg", "webp", "png"."""
+    kind = {"svg": "svg+xml"}.get(kind, kind)
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 

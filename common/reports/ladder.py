@@ -10,10 +10,11 @@ import itertools
 from collections.abc import Callable
 
 from common.evaluation.statistics import SIGNIFICANCE, compare, summarise, wilson_interval
-from common.reports.figures import plots
+from common.reports.figures import album, plots
 from common.reports.markdown import templates
 from common.reports.schema import Run
-from common.reports.store import Reports, same_pictures
+from common.reports.store import IDEA, WITHOUT, Reports, same_pictures
+from common.reports.story import comparable, story
 from common.reports.text import (
     Cell,
     Table,
@@ -32,11 +33,13 @@ from common.reports.text import (
 from common.utils.errors import UserError
 from common.utils.files import read_json, write_whole
 
-WITHOUT, IDEA = "without_", "without_idea"
 OTHERS, SEEDS, WORTH = "Other configs", "Seeds", "What each ingredient is worth"
 
 # Columns that stand on pages only: a terminal is too narrow for them.
 ON_PAGE = {"fixed / broken", "its idea alone, points", "trained", "epochs", "without", "with"}
+TERSE = {"test accuracy": "test", "95 % interval": "95 %"}  # shorter names there
+COLUMNS = 80
+LESS = ["p", "cost", "95 %", "note", "seed", "time"]  # what goes, in turn, where there are more
 
 Row = dict[str, str | Cell]  # column -> cell
 
@@ -50,15 +53,16 @@ def read_ladder(reports: Reports) -> dict:
         what ran, and on what. `significance`: of a verdict.
     """
     runs = reports.runs
-    given = facts(next((run for run in runs if run.config == "config"), runs[0]).metrics)
+    given = facts(next((run for run in runs if reports.is_own(run)), runs[0]).metrics)
     groups = itertools.groupby(runs, key=lambda run: (run.level, run.config))
     groups = [[(run, reports.gain(run)) for run in group] for _, group in groups]
     ideas = {(run.level, run.seed): run for run in runs if run.config == IDEA}
-    steps = [_step(group, given, ideas) for group in groups]
-    ladder = [step for step in steps if step["config"] == "config"]
-    others = [s for s in steps if s["config"] != "config" and not s["config"].startswith(WITHOUT)]
+    wholes = {(run.level, run.seed): run for run in runs if reports.is_own(run)}
+    steps = [_step(reports, group, given, ideas, wholes) for group in groups]
+    ladder = [step for step in steps if step["own"]]
+    others = [s for s in steps if not s["own"] and not s["config"].startswith(WITHOUT)]
 
-    shown = ladder or others or steps
+    shown = ladder or steps
     for i, step in enumerate(shown):  # a gain over any other level than the one drawn before it
         if i and step["below"] and step["below"]["level"] == shown[i - 1]["level"]:
             step |= {key: step["below"][key] for key in ("gain", "verdict")}
@@ -66,7 +70,7 @@ def read_ladder(reports: Reports) -> dict:
         "": [step["row"] for step in ladder],
         OTHERS: [step["row"] for step in others],
         SEEDS: [_seeds(group) for group in groups if len(group) > 1],
-        WORTH: _ingredients(runs),
+        WORTH: _ingredients(runs, wholes),
     }
     return {
         "rows": rows,
@@ -79,37 +83,55 @@ def read_ladder(reports: Reports) -> dict:
 
 
 def write_ladder(reports: Reports, ladder: dict) -> str:
-    """Write the ladder of a folder of reports: README.md and ladder.png.
+    """Write the ladder of a folder of reports: README.md and ladder.svg.
 
     Where runs differ in data, weights or size, their row says how.
 
     Returns:
         The ladder as plain text for a terminal; its last line is the README's path.
     """
-    write_whole(reports.folder / "ladder.png", plots.png(plots.ladder(ladder["shown"])))
+    album.save({"ladder": plots.ladder(ladder["shown"])}, reports.folder)
     rows, readme = ladder["rows"], reports.folder / "README.md"
     tables = {title: table_of(some) for title, some in rows.items()}
-    page = templates.get_template("ladder.md").render(ladder, tables=tables, worth=WORTH)
+    page = templates.get_template("ladder.md").render(
+        ladder, tables=tables, worth=WORTH, story=story(reports)
+    )
     write_whole(readme, page)
-    terse = [
-        [{k: v for k, v in row.items() if k not in ON_PAGE} for row in part]
-        for part in (rows[""] + rows[OTHERS], rows[WORTH])
-    ]
-    return "\n\n".join([aligned(*table_of(part)) for part in terse if part]) + f"\n{readme}"
+    parts = [rows[""] + rows[OTHERS], rows[WORTH]]
+    return "\n\n".join([_terse(part) for part in parts if part]) + f"\n{readme}"
+
+
+def _terse(rows: list[Row]) -> str:
+    """Rows for a terminal: as many of their columns as fit its usual width."""
+    rows = [{TERSE.get(k, k): v for k, v in row.items() if k not in ON_PAGE} for row in rows]
+    names = [name for name in LESS if any(row.get(name) for row in rows)]
+    text = aligned(*table_of(rows))
+    while names and max(map(len, text.splitlines())) > COLUMNS:
+        name = names.pop(0)
+        rows = [{k: v for k, v in row.items() if k != name} for row in rows]
+        text = aligned(*table_of(rows))
+    return text
 
 
 def _link(run: Run, text: str) -> Cell:
     return Cell(text, href=f"{run.folder.name}/report.md")
 
 
-def _step(group: list[tuple[Run, dict | None]], given: dict[str, str], ideas: dict) -> dict:
+def _step(
+    reports: Reports,
+    group: list[tuple[Run, dict | None]],
+    given: dict[str, str],
+    ideas: dict,
+    wholes: dict,
+) -> dict:
     """A level in the ladder, from its runs with one config: the lowest seed's figures.
 
     Args:
-        ideas: by level and seed, the run without what is new at the level.
+        ideas: by level and seed, the run without what is new at the level; wholes: the level's own.
     """
     run, below = group[0]
-    idea = ideas.get((run.level, run.seed)) if run.config == "config" else None
+    whole = wholes.get((run.level, run.seed))
+    idea = ideas.get((run.level, run.seed)) if run is whole else None
     m = run.metrics
     low, high = wilson_interval(m["test"]["correct"], m["test"]["total"])
     notes = [] if run.seed == 0 else [f"seed {run.seed}"]
@@ -122,6 +144,7 @@ def _step(group: list[tuple[Run, dict | None]], given: dict[str, str], ideas: di
     return {
         "level": run.level,
         "config": run.config,
+        "own": bool(whole) and run.config == whole.config,
         "accuracy": m["test"]["accuracy"],
         "benchmark": benchmark(m),
         "low": low,
@@ -132,25 +155,30 @@ def _step(group: list[tuple[Run, dict | None]], given: dict[str, str], ideas: di
             "test accuracy": percent(m["test"]["accuracy"]),
             "95 % interval": span(low, high),
             **gain_cells(below),
+            **_varied(run, whole),
             "its idea alone, points": _alone(run, idea),
             "trained": ", ".join(m["trainable"]),
             "epochs": f"{m['epochs']} (best {m['best_epoch']})",
-            "time": duration(m["seconds"]),
+            "time": duration(reports.seconds(run)),
             "note": "; ".join(dict.fromkeys(notes)),
         },
     }
 
 
+def _varied(run: Run, whole: Run | None) -> dict[str, str]:
+    """What a recipe of a level gains over the level's own."""
+    if whole is None or run.config == whole.config or not same_pictures(whole, run):
+        return {}
+    gain = compare(run.labels, whole.predictions, run.predictions)
+    return {"over its level, points": f"{gain_text(gain)}: {gain['verdict']}"}
+
+
 def _alone(run: Run, idea: Run | None) -> str:
     """What a level gains over the same training without its idea."""
-    if idea is None or not _comparable(run, idea):
+    if idea is None or not comparable(run, idea):
         return ""
     gain = compare(run.labels, idea.predictions, run.predictions)
     return f"{gain_text(gain)}: {gain['verdict']}"
-
-
-def _comparable(run: Run, other: Run) -> bool:
-    return facts(run.metrics) == facts(other.metrics) and same_pictures(run, other)
 
 
 def _seeds(group: list[tuple[Run, dict | None]]) -> Row:
@@ -173,9 +201,8 @@ def _in_turn(gains: tuple[dict | None, ...], words: Callable[[dict], str]) -> st
     return ", ".join(words(gain) if gain else "-" for gain in gains) if any(gains) else ""
 
 
-def _ingredients(runs: list[Run]) -> list[Row]:
+def _ingredients(runs: list[Run], wholes: dict[tuple[str, int], Run]) -> list[Row]:
     """An ingredient and seed each: the level as it is against the level without it."""
-    wholes = {(run.level, run.seed): run for run in runs if run.config == "config"}
     rows = []
     for run in runs:
         m = run.metrics
@@ -208,7 +235,7 @@ def _ablation(run: Run, whole: Run | None) -> Row:
     }
     if run.config == IDEA:
         row["ingredient"] = _link(run, "its idea, all of it")
-    if whole and _comparable(whole, run):
+    if whole and comparable(whole, run):
         row["with"] = percent(whole.metrics["test"]["accuracy"])
         gain = compare(run.labels, run.predictions, whole.predictions)
         row |= gain_cells(gain, "worth, points")
@@ -220,7 +247,7 @@ def _ablation(run: Run, whole: Run | None) -> Row:
 
 def table_of_runs(reports: Reports) -> Table:
     """All runs, to be sorted by metrics.json's own values."""
-    rows = [_run(run) for run in reports.runs]
+    rows = [_run(run, reports.seconds(run)) for run in reports.runs]
     empty = dict.fromkeys(rows[0], Cell(""))
     for name in _not_measured(reports):
         cells = {"run": Cell(name, name), "test accuracy": Cell("not measured here")}
@@ -228,7 +255,7 @@ def table_of_runs(reports: Reports) -> Table:
     return Table(list(rows[0]), [list(row.values()) for row in rows])
 
 
-def _run(run: Run) -> dict[str, Cell]:
+def _run(run: Run, seconds: float) -> dict[str, Cell]:
     m = run.metrics
     test, train = m["test"]["accuracy"], m["train"]["accuracy"]
     low, high = m["detail"]["interval"]
@@ -245,7 +272,7 @@ def _run(run: Run) -> dict[str, Cell]:
         "calibration error": Cell(f"{m['detail']['ece']:.4f}", m["detail"]["ece"]),
         "trained parameters": Cell(f"{m['trained_parameters']:,}", m["trained_parameters"]),
         "epochs": Cell(str(m["epochs"]), m["epochs"]),
-        "time": Cell(duration(m["seconds"]), m["seconds"]),
+        "time": Cell(duration(seconds), seconds),
     }
 
 

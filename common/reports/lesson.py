@@ -4,18 +4,17 @@ Every figure comes from the run's report, or from that of the level below; nothi
 """
 
 import re
-from collections.abc import Sequence
 
 from common.config import named_step, yaml_files
 from common.config.schema import flat
 from common.evaluation.statistics import wilson_interval
 from common.reports import text
+from common.reports.observations import apart, fares, joined, observations
 from common.reports.schema import Run
-from common.reports.text import Table, gain_text, percent, points, probability, span
+from common.reports.text import Table, percent, points, probability, span
 from common.utils import paths
 
 LISTED_CLASSES = 20  # a report lists every class up to here, else the ten that fare worst
-RIPE = 0.002  # of val accuracy: an epoch that gains less is a plateau
 COMPARED = {"network", "augment", "train", "test"}  # settings, with the level below's
 NOT_COMPARED = {"network.weights", "network.weights_title", "train.threads", "train.device"}
 
@@ -43,7 +42,7 @@ def lesson(run: Run, below: Run | None) -> dict:
             ["class", "test pictures", "right", "most often taken for"],
             by_class[:10] if worst else by_class,
         ),
-        "observations": _observations(run, by_class),
+        "observations": observations(run),
         "limits": _limits(m),
         "frozen": _frozen(m),
         "provenance": text.provenance(m),
@@ -83,14 +82,9 @@ def _left(below: Run) -> str:
     """What the level below has wrong."""
     m = below.metrics
     wrong = m["test"]["total"] - m["test"]["correct"]
-    worst = [
-        f"{name} ({right} right" + (f", most often taken for {taken})" if taken else ")")
-        for name, _, right, taken in text.recall(below)[:3]
-    ]
-    return (
-        f"{m['level']} has {wrong:,} of {m['test']['total']:,} test pictures wrong. "
-        f"Its worst classes are {_and(worst)}."
-    )
+    said = f"{m['level']} has {wrong:,} of {m['test']['total']:,} test pictures wrong."
+    worst = [fares(below, label) for label in apart(below)[0][:3]]
+    return f"{said} Its worst classes are {joined(worst)}." if worst else said
 
 
 def _done(m: dict) -> list[str]:
@@ -100,7 +94,7 @@ def _done(m: dict) -> list[str]:
     if not network or not train:  # a report by hand
         return []
     arch = named_step(network["arch"])[0]
-    taps = f", whose head reads {_and(network['taps'])}" if network["taps"] else ""
+    taps = f", whose head reads {joined(network['taps'])}" if network["taps"] else ""
     start = f" It starts from {network['start_from']}'s best" if network["start_from"] else ""
     start += ", with a new head." if network.get("new_head") else "." if start else ""
     steps = ", ".join(step_text(step) for step in settings.get("augment", []))
@@ -146,45 +140,6 @@ def _value(value: object) -> str:
     return "none" if value is None else step_text(value)
 
 
-def _observations(run: Run, by_class: list[list[str]]) -> list[str]:
-    """What the figures show: the gap, the plateau, the worst classes, the gain, the confidence."""
-    m, history = run.metrics, run.history
-    gap = m["train"]["accuracy"] - m["test"]["accuracy"]
-    said = [
-        f"Train accuracy, without augmentation, is {abs(100 * gap):.1f} points "
-        f"{'above' if gap > 0 else 'below'} test: "
-        + ("it fits more than it can carry over." if gap > 0.05 else "little is learned by heart.")
-    ]
-    val = [entry["val_accuracy"] for entry in history]
-    best = m["best_epoch"]
-    if best < len(val):
-        said.append(
-            f"Val accuracy was best in epoch {best} of {len(val)}; no later one was better."
-        )
-    elif len(val) > 1:
-        rise = val[-1] - max(val[:-1])
-        raised = f"raised the best val accuracy by {points(rise)} points"
-        means = "more may help" if rise > RIPE else "a plateau"
-        said.append(f"The last of {len(val)} epochs {raised}: {means}.")
-    worst = [f"{name} ({right})" for name, _, right, _ in by_class[:3]]
-    best, _, most, _ = by_class[-1]
-    said.append(f"It has least right of {_and(worst)}; most of {best} ({most}).")
-    if below := m["below"]:
-        words = {
-            "gain": "The gain is shown on these pictures",
-            "loss": "It is worse than the level below, and that is shown",
-            "not shown": "No gain is shown on these pictures",
-        }
-        said.append(f"{words[below['verdict']]}: {gain_text(below)} points over {below['level']}.")
-    d = m["detail"]
-    sure = "surer than it is right" if d["temperature"] > 1 else "right more often than it is sure"
-    said.append(
-        f"It is {sure}: temperature {d['temperature']:.2f}, fitted on val, takes the expected "
-        f"calibration error from {d['ece']:.4f} to {d['ece_scaled']:.4f}."
-    )
-    return said
-
-
 def _tta(m: dict) -> str:
     if m["tta"] == "none":
         return (
@@ -206,8 +161,18 @@ def _limits(m: dict) -> list[str]:
             f"Test-time augmentation changed it by {points(changed)} points, for more than one "
             "pass a picture."
         )
+    if m["train"]["total"] < m["data"]["train"]:
+        said.append(
+            f"Train accuracy is that of {m['train']['total']:,} of the {m['data']['train']:,} "
+            "training pictures, the same ones for every run."
+        )
     if m["data"]["skipped"]:
         said.append(f"{m['data']['skipped']} unreadable pictures were left out.")
+    if m["data"].get("dropped"):
+        said.append(
+            f"{m['data']['dropped']} training pictures were left out, as copies of val or test "
+            "pictures."
+        )
     said.append(
         "The test pictures come from where the training pictures come from; others may fare worse."
     )
@@ -222,8 +187,3 @@ def _frozen(m: dict) -> str:
     if before == after:
         return f"{trained}; the rest is unchanged: SHA-256 {before} before and after."
     return f"{trained}; the rest changed, and must not: SHA-256 {before} before, {after} after."
-
-
-def _and(words: Sequence[str]) -> str:
-    """ "a, b and c"."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -4,17 +4,15 @@ import html
 import re
 import urllib.parse
 from collections.abc import Sequence
-from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from common.reports.figures.album import ALBUM, left_out
+from common.reports.html import HERE
 from common.reports.lesson import lesson
 from common.reports.schema import Run
 from common.reports.text import Cell
-
-HERE = Path(__file__).parent / "templates"
 
 
 def escape(text: object) -> str:
@@ -64,17 +62,17 @@ templates = Environment(
 templates.globals |= {"bullets": bullets, "code": code, "table": table}
 
 
-def report_page(run: Run, below: Run | None, pictures: Sequence[str]) -> str:
+def report_page(run: Run, below: Run | None, pictures: dict[str, str]) -> str:
     """report.md of a run.
 
     Args:
         run: the run; below: the one of the level below, where it is compared with it.
-        pictures: names, of `ALBUM`, of those that lie beside the page.
+        pictures: of those that lie beside the page, name in `ALBUM` -> file name.
     """
     shown = {picture.section: Markup() for picture in ALBUM.values()}
     for name, picture in ALBUM.items():
         if name in pictures:  # each with its caption and a line's distance to what follows
-            parts = f"![{picture.title}]({name}.png)", picture.caption
+            parts = f"![{picture.title}]({pictures[name]})", picture.caption
             shown[picture.section] += Markup("".join(f"{part}\n\n" for part in parts if part))
     values = lesson(run, below) | {"shown": shown, "left_out": left_out(pictures)}
     return templates.get_template("report.md").render(values)

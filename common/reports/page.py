@@ -2,32 +2,23 @@
 
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
 from common.reports import comparison, gallery, ladder
 from common.reports.figures import album
 from common.reports.gallery import Gallery, uri
+from common.reports.html import html
 from common.reports.lesson import lesson
-from common.reports.markdown import HERE, report_page
+from common.reports.markdown import report_page
 from common.reports.restore import networks_of, passed_over, pictures_of
 from common.reports.schema import Run
 from common.reports.store import Reports, check_place
+from common.reports.story import cards, story
 from common.reports.text import Cell, Table, percent, table_of
 from common.utils.files import clear_drafts, npz, read_bytes, write_whole
 
 GALLERY = "gallery.npz"
-
-# How HTML is written: every value escaped, an unknown name an error.
-html = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(HERE),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
-)
-html.globals["read"] = lambda name: Markup((HERE / name).read_text("utf-8"))  # a file beside it
 
 
 def build_page(reports: Reports, redraw: bool = False) -> tuple[str, Path]:
@@ -68,16 +59,16 @@ def slim(reports: Reports) -> None:
         arrays = {"labels": run.labels, "predictions": run.predictions, "single": run.single}
         content = npz(**arrays, classes=np.array(run.classes))
         write_whole(run.folder / "predictions.npz", content)
-        write_whole(run.folder / "report.md", report_page(run, _below(reports, run), []))
-        for name in album.there(run.folder):
-            (run.folder / f"{name}.png").unlink()
+        write_whole(run.folder / "report.md", report_page(run, _below(reports, run), {}))
+        for file in album.there(run.folder).values():
+            (run.folder / file).unlink()
 
 
 def own_runs(reports: Reports) -> list[Run]:
     """Each level's own run of the lowest seed, of those on the same test pictures as the first."""
     found: dict[str, Run] = {}
     for run in reports.runs:
-        whole = run.config == "config" and run.logits is not None and run.history
+        whole = reports.is_own(run) and run.logits is not None and run.history
         first = next(iter(found.values()), run)
         if whole and run.level not in found and np.array_equal(first.labels, run.labels):
             found[run.level] = run
@@ -118,18 +109,24 @@ def _section(run: Run, reports: Reports, redraw: bool) -> dict:
     """What the page says of a level; its report.md is written, and its pictures where asked."""
     below = _below(reports, run)
     if redraw:
-        album.save(album.draw(run, below), run.folder)
-    names = album.there(run.folder)
-    write_whole(run.folder / "report.md", report_page(run, below, names))
+        album.save(album.draw(run, below), run.folder, instead_of=album.OF_FIGURES)
+    files = album.there(run.folder)
+    write_whole(run.folder / "report.md", report_page(run, below, files))
     pictures = [
-        album.ALBUM[name]._asdict() | {"file": uri(read_bytes(run.folder / f"{name}.png"), "png")}
-        for name in names
+        picture._asdict() | {"name": name, "file": _address(run.folder / files[name])}
+        for name, picture in album.ALBUM.items()
+        if name in files
     ]
     return lesson(run, below) | {
         "accuracy": percent(run.metrics["test"]["accuracy"]),
         "pictures": pictures,
-        "left_out": album.left_out(names),
+        "left_out": album.left_out(files),
     }
+
+
+def _address(file: Path) -> str:
+    """A picture's file as an address that holds it."""
+    return uri(read_bytes(file), file.suffix[1:])
 
 
 def _overview(reports: Reports, tables: dict, levels: set[str]) -> dict:
@@ -141,7 +138,9 @@ def _overview(reports: Reports, tables: dict, levels: set[str]) -> dict:
     }
     compared = (reports.folder / "comparison.json").is_file()
     return tables | {
-        "ladder_picture": uri(read_bytes(reports.folder / "ladder.png"), "png"),
+        "story": story(reports),
+        "cards": cards(reports),
+        "ladder_picture": _address(reports.folder / "ladder.svg"),
         "ladder": _within(table_of(tables["rows"][""]), levels),
         "tables": others,
         "runs": ladder.table_of_runs(reports),

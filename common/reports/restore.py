@@ -17,8 +17,9 @@ from common import levels
 from common.config import LevelConfig, TestConfig, load_config, yaml_files
 from common.config.ranges import SIDE
 from common.config.schema import comparable
-from common.data import ImageSet, load_splits
+from common.data import ImageSet, Splits, load_splits
 from common.data.cifar import KINDS, archive_place
+from common.data.splits import title_of
 from common.models import StagedNetwork
 from common.models.weights import NAMED
 from common.reports.schema import Run
@@ -28,7 +29,7 @@ from common.training import checkpoint
 from common.training.checkpoint import read_checkpoint
 from common.utils import paths
 from common.utils.errors import UserError, line
-from common.utils.paths import expanded, run_name, runs_folder
+from common.utils.paths import expanded, run_name, run_place, runs_root
 
 log = logging.getLogger("rungs")
 
@@ -51,6 +52,8 @@ def read_settings(
         UserError: settings that this checkout does not know.
     """
     where = f"{place}: " if place else ""
+    if isinstance(content, dict):  # where this process writes is nobody else's to say
+        content = {key: value for key, value in content.items() if key != "runs"}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.yaml"
         try:
@@ -88,7 +91,7 @@ def load_trained(
 ) -> tuple[StagedNetwork, dict]:
     """The network as it was tested, in eval mode on the CPU, and the checkpoint's content.
 
-    Its starting weights need not be there any more. `classes`: how many; as the checkpoint says if
+    `classes`: how many; as the checkpoint says if
     None.
 
     Raises:
@@ -107,6 +110,7 @@ def load_trained(
         classes = len(content["classes"])
     config = read_settings(content["settings"], paths.PROJECT, None, None, place)
     network = bare_network(level, config, classes)
+    content = checkpoint.completed(content, config.network, place)
     checkpoint.load_network(network, content, place)
     return network.eval(), content
 
@@ -125,29 +129,40 @@ def networks_of(runs: list[Run]) -> dict[str, StagedNetwork]:
     found = {}
     for run in runs:
         m = run.metrics
-        place = runs_folder(m["data"]["title"]) / run_name(run.level, run.config, run.seed)
+        place = run_place(runs_root(), m) / run_name(run.level, run.config, run.seed)
         with passed_over(f"the network of {run.level}"), contextlib.suppress(UserError):
             level = levels.find_level(run.level)
             network, content = load_trained(level, place / "best.pt", m["data"]["classes"])
-            same = content["fingerprint"] == m["data"]["fingerprint"]
-            same &= content["epoch"] == m["best_epoch"]
-            if same and comparable(content["settings"]) == comparable(m["settings"]):
+            if is_of(content, m):
                 found[run.level] = network
     return found
+
+
+def is_of(content: dict, metrics: dict) -> bool:
+    """Whether a checkpoint is of the run that a report's metrics are of."""
+    same = content["fingerprint"] == metrics["data"]["fingerprint"]
+    same &= content["epoch"] == metrics["best_epoch"]
+    return same and comparable(content["settings"]) == comparable(metrics["settings"])
 
 
 def pictures_of(run: Run) -> tuple[ImageSet | None, str]:
     """A run's test pictures where they are on this machine, else why not; nothing is downloaded."""
     m = run.metrics
+    data, why = splits_of(m["settings"], m["image_size"], m["data"]["fingerprint"])
+    return data and data.test, why
+
+
+def splits_of(settings: Any, image_size: int, fingerprint: str) -> tuple[Splits | None, str]:
+    """A run's pictures where they are on this machine, else why not; nothing is downloaded."""
     try:
-        config = read_settings(m["settings"], paths.PROJECT, None, None).data
+        config = read_settings(settings, paths.PROJECT, None, None).data
         place = archive_place(config)
         unpacked = place and place.parent / KINDS[config.name].base_folder
         if place and not (place.is_file() or unpacked.is_dir()):
-            return None, f"{m['data']['title']} is not on this machine."
-        data = load_splits(config, m["image_size"])
+            return None, f"{title_of(config)} is not on this machine."
+        data = load_splits(config, image_size)
     except (UserError, OSError, ValueError) as error:
         return None, f"the pictures cannot be read ({line(error)})."
-    if data.fingerprint != m["data"]["fingerprint"]:
+    if data.fingerprint != fingerprint:
         return None, "the pictures here are not those of the runs."
-    return data.test, ""
+    return data, ""

@@ -111,11 +111,14 @@ METRICS = {
     "data": {
         **_each(TEXT, "title", "fingerprint", "split"),
         **_each(COUNT, "train", "val", "test", "skipped"),
+        **_each(COUNT, "left_out?", "dropped?"),  # not in earlier reports
         "classes": _number(1, CLASSES, whole=True),
     },
     "weights": {"name": TEXT, "sha256": (TEXT, None)},
     "adapted?": COUNT,  # not in earlier reports, either
     "start?": (TEXT, None),
+    "started_from?": (TEXT, None),  # by its folder's name
+    "place?": TEXT,  # the folder of runs
     "trainable": [TEXT],
     "network?": [STAGE],  # not in earlier reports
     "best_epoch": SOME,

@@ -1,9 +1,11 @@
 """A folder of reports: each file read once; a run's report written, and its gain measured."""
 
 import dataclasses
+import functools
 import json
 import logging
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +18,12 @@ from common.reports.markdown import report_page
 from common.reports.schema import Run
 from common.utils.errors import UserError
 from common.utils.files import clear_drafts, npz, read_json, write_together
+from common.utils.paths import OWN
 
 log = logging.getLogger("rungs")
 
+WITHOUT = "without_"  # how a recipe is called that is its level less one ingredient
+IDEA = f"{WITHOUT}idea"  # less all that is new at the level
 FLOAT16 = 65504.0  # the largest float16
 PAGES, MARK = ("README.md", "index.html"), b"The ladder on "
 FILES = "metrics.json", "history.json", "predictions.npz", "report.md"
@@ -66,21 +71,57 @@ class Reports:
         for damage in found:
             log.warning("left out of %s: %s", self.folder, damage)
 
+    @functools.cached_property
+    def recipes(self) -> dict[str, str]:
+        """By level, the recipe that stands for it: its own; where that has no report, of those that
+        it has the one that most levels have.
+        """
+        pairs = dict.fromkeys((run.level, run.config) for run in self.runs)
+        counts = Counter(recipe for _, recipe in pairs)
+        found: dict[str, str] = {}
+        for level, recipe in sorted(pairs, key=lambda pair: (pair[1] != OWN, -counts[pair[1]])):
+            if not recipe.startswith(WITHOUT):
+                found.setdefault(level, recipe)
+        return found
+
+    def is_own(self, run: Run) -> bool:
+        """Whether a run is of the recipe that stands for its level."""
+        return self.recipes.get(run.level) == run.config
+
     def below(self, run: Run) -> Run | None:
         """The run that one is compared with: of the next lower level that has a report of its seed.
 
-        The level below is represented by its config of the same name, else by its own ("config").
-        None where there is none, or where its pictures or its split are others.
+        Of that level's recipes it is the one of the same name, else the level's own. None where
+        there is none, or where its pictures or its split are others.
         """
         lower = [
             other
             for other in self.runs
             if other.number < run.number
-            and other.config in (run.config, "config")
+            and (other.config == run.config or self.is_own(other))
             and other.seed == run.seed
         ]
         below = max(lower, key=lambda r: (r.number, r.config == run.config), default=None)
         return below if below and same_pictures(below, run) else None
+
+    def start(self, run: Run) -> Run | None:
+        """The run whose network one starts from; None of none, or without a report."""
+        folder = run.metrics.get("started_from")
+        network = run.metrics["settings"].get("network") or {}
+        level, _, recipe = (network.get("start_from") or "").partition("/")
+        for other in self.runs:
+            named = (other.level, other.seed) == (level, run.seed)
+            own = other.config == recipe if recipe else self.is_own(other)
+            if other.folder.name == folder if folder else named and own:
+                return other
+        return None
+
+    def seconds(self, run: Run) -> float:
+        """What a run took, with the runs that it starts from."""
+        chain = [run]
+        while (start := self.start(chain[-1])) and start not in chain:
+            chain.append(start)
+        return sum(one.metrics["seconds"] for one in chain)
 
     def gain(self, run: Run) -> dict | None:
         """What a run gained over the one below as its report is now; as its own report has it where
@@ -159,7 +200,7 @@ def write_report(run: Run, below: Run | None, examples: tuple[np.ndarray, np.nda
     run = dataclasses.replace(run, logits=run.logits.clip(-FLOAT16, FLOAT16).astype(np.float16))
     folder.mkdir(parents=True, exist_ok=True)
     clear_drafts(folder)
-    pictures = album.draw(run, below, examples)
+    pictures = album.files(album.draw(run, below, examples))
     arrays = {
         "labels": np.asarray(run.labels, np.int64),
         "predictions": np.asarray(run.predictions, np.int64),
@@ -170,10 +211,10 @@ def write_report(run: Run, below: Run | None, examples: tuple[np.ndarray, np.nda
     # Without metrics.json it is no report: the old one goes first, the new one comes last.
     files = {
         "predictions.npz": npz(**arrays),
-        **album.files(pictures),
+        **pictures,
         "history.json": json.dumps(run.history, indent=2) + "\n",
-        "report.md": report_page(run, below, list(pictures)),
+        "report.md": report_page(run, below, {Path(file).stem: file for file in pictures}),
         "metrics.json": json.dumps(run.metrics, indent=2, ensure_ascii=False) + "\n",
     }
-    old = [folder / "metrics.json", *(folder / f"{name}.png" for name in album.ALBUM)]
+    old = [folder / "metrics.json", *album.places(album.ALBUM, folder)]
     write_together({folder / name: content for name, content in files.items()}, instead_of=old)

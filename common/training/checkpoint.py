@@ -5,17 +5,23 @@ import hashlib
 import io
 import textwrap
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.config import NetworkConfig
+from common.models import StagedNetwork, starting_state
 from common.models.weights import not_finite
 from common.utils.errors import UserError
 from common.utils.files import LARGEST, drafted, read_bytes
 
 MOST = 1_000_000  # tensors, keys and values of a checkpoint
+PACKED = b"rungs-1\n"  # how a packed one begins
+RATIO, SPARE = 32, 2**20  # a packed one holds at most RATIO times its bytes, and SPARE more
 
 
 class Damaged(UserError):
@@ -46,6 +52,49 @@ def save(path: Path, content: dict[str, Any], keep: bool = False) -> None:
             f"{path}: cannot be written ({error.strerror}); what was there is whole: make room, "
             "and the same command with --resume goes on"
         ) from error
+
+
+def pack(path: Path) -> None:
+    """Make a checkpoint's file smaller: every second byte, then the others, deflated.
+
+    Of 16-bit numbers, most of it, the upper bytes are much alike; the content is the same. One that
+    would unpack to more than `load` allows stays as it is.
+
+    Raises:
+        OSError: no such file, or no room for the smaller one; the old one is whole then.
+    """
+    content = path.read_bytes()
+    if content.startswith(PACKED):
+        return
+    plain = np.frombuffer(content, np.uint8)
+    packed = PACKED + zlib.compress(np.concatenate([plain[1::2], plain[::2]]), 1)
+    if len(content) <= _most(packed):
+        with drafted(path) as draft:
+            draft.write_bytes(packed)
+
+
+def _most(packed: bytes) -> int:
+    """How many bytes a packed checkpoint may unpack to: a few of a stranger's could fill memory."""
+    return min(RATIO * len(packed) + SPARE, LARGEST)
+
+
+def _unpacked(content: bytes) -> io.BytesIO:
+    """A checkpoint's bytes, whether or not they were packed.
+
+    Raises:
+        ValueError: they would be more than `_most`, or are cut off.
+    """
+    if not content.startswith(PACKED):
+        return io.BytesIO(content)
+    inflater, most = zlib.decompressobj(), _most(content)
+    planes = inflater.decompress(memoryview(content)[len(PACKED) :], most + 1)
+    if len(planes) > most or not inflater.eof:
+        raise ValueError("longer than any checkpoint of its size, or cut off")
+    upper, lower = np.split(np.frombuffer(planes, np.uint8), [len(planes) // 2])
+    whole = io.BytesIO(bytes(len(planes)))
+    plain = np.frombuffer(whole.getbuffer(), np.uint8)
+    plain[1::2], plain[::2] = upper, lower
+    return whole
 
 
 def previous(path: Path) -> Path:
@@ -93,7 +142,7 @@ def load(path: Path) -> dict[str, Any]:
         UserError: no such file, or a disk that does not give it.
     """
     try:
-        written = io.BytesIO(read_bytes(path, LARGEST))
+        written = read_bytes(path, LARGEST)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint") from error
     except OSError as error:
@@ -102,7 +151,7 @@ def load(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     try:
         with warnings.catch_warnings(action="ignore"):  # of a damaged file, which is refused
-            content = torch.load(written, map_location="cpu", weights_only=True)
+            content = torch.load(_unpacked(written), map_location="cpu", weights_only=True)
         whole = isinstance(content, dict) and content.pop("sha256", None) == digest(content)
     except Exception as error:  # a damaged file fails in a dozen ways
         raise Damaged(f"{path}: not a readable checkpoint; {_instead(path)}") from error
@@ -145,8 +194,53 @@ def load_stages(network: nn.Module, content: dict[str, Any], path: Path) -> None
     load_network(network, content | {"network": stages | head}, path)
 
 
+def changed(network: StagedNetwork, start: set[str], dtype: torch.dtype) -> dict[str, Tensor]:
+    """A network's tensors less those named in `start`, which the starting weights hold; the trained
+    weights of products in the run's arithmetic, which is how it computes with them.
+    """
+    state = {k: value for k, value in network.state_dict().items() if k not in start}
+    trained = network.state_keys(network.trainable)
+    for name, module in network.named_modules():
+        key = f"{name}.weight"
+        if isinstance(module, nn.Conv2d | nn.Linear) and key in state and key in trained:
+            state[key] = state[key].to(dtype)
+    return state
+
+
+def as_in_weights(network: StagedNetwork, config: NetworkConfig) -> set[str]:
+    """Names of a network's frozen tensors that are as in its starting weights."""
+    if network.weights.sha256 is None:
+        return set()
+    start, _ = starting_state(config)
+    frozen = [f"stages.{name}." for name in network.stages if name not in network.trainable]
+    own = {k: v for k, v in network.state_dict().items() if k.startswith(tuple(frozen))}
+    return {key for key, v in own.items() if key in start and torch.equal(v.cpu(), start[key])}
+
+
+def completed(content: dict[str, Any], config: NetworkConfig, path: Path) -> dict[str, Any]:
+    """A best.pt's content with all of its network, float32: what training left as it was comes from
+    the starting weights that the config names.
+
+    Raises:
+        UserError: these are not there, or others.
+    """
+    left, network = content.get("as_in_weights", []), content["network"]
+    start = {}
+    if left:
+        needs = f"{path}: holds what training changed, and needs the weights that it started from"
+        try:
+            start, sha256 = starting_state(config)
+        except UserError as error:
+            raise UserError(f"{needs}: {error}") from error
+        if sha256 != content.get("weights") or not set(left) <= start.keys():
+            raise UserError(f"{needs}, SHA-256 {str(content.get('weights'))[:12]}..., not these")
+    whole = {key: start[key] for key in left} | network
+    whole = {k: v.float() if v.is_floating_point() else v for k, v in sorted(whole.items())}
+    return content | {"network": whole}
+
+
 def read_checkpoint(place: Path) -> dict[str, Any]:
-    """A run's best.pt with the facts that runs put into it.
+    """A run's best.pt with the facts that runs put into it; see `completed` for what it leaves out.
 
     Raises:
         UserError: there is none, or it is damaged or lacks a fact.
@@ -155,8 +249,9 @@ def read_checkpoint(place: Path) -> dict[str, Any]:
     for fact, kind in FACTS.items():
         if not isinstance(content.get(fact), kind):
             raise UserError(f"{place}: not a checkpoint of a run: '{fact}' is missing or no fact")
-    state = content["network"].items()
-    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state):
+    state, left = content["network"].items(), content.setdefault("as_in_weights", [])
+    tensors = all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state)
+    if not tensors or not isinstance(left, list) or not all(isinstance(k, str) for k in left):
         raise UserError(f"{place}: not a checkpoint of a run: its network is more than tensors")
     return content
 

@@ -108,12 +108,16 @@ def check_room(folder: Path, network: StagedNetwork, averaged: bool = False) -> 
 def lock(folder: Path) -> None:
     """Keep other processes' runs out of a folder until this one ends, however it ends.
 
+    Nothing in the folder changes: the lock is beside it.
+
     Raises:
         UserError: another process has it.
     """
     if fcntl is None:
         return
-    file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)  # open, and so locked, to the end
+    place = folder.parent / ".locks" / folder.name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(place, os.O_RDWR | os.O_CREAT)  # open, and so locked, to the end
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

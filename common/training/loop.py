@@ -119,7 +119,7 @@ class Trainer:
         self.ema = EMA(network, config.train.ema)
         self.forward = runtime.compiled(processes.parallel(network, network.forward_suffix))
         self.progress = Progress(
-            network, data, config, self.optimizer, self.scaler, self.ema, processes
+            network, data, config, self.optimizer, self.scaler, self.ema, runtime
         )
 
     def _prepare_batch_norm(self, size: int) -> None:

@@ -16,7 +16,7 @@ from common.data import Splits
 from common.evaluation import tta_of
 from common.models import StagedNetwork
 from common.models.weights import not_finite
-from common.runtime import Processes, command
+from common.runtime import Runtime, command
 from common.training import checkpoint
 from common.training.checkpoint import read_checkpoint
 from common.training.ema import EMA
@@ -79,7 +79,15 @@ class Progress:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: EMA
-    processes: Processes
+    runtime: Runtime
+
+    def __post_init__(self):
+        self.processes = self.runtime.processes
+
+    @functools.cached_property
+    def left_out(self) -> set[str]:
+        """Names of the tensors that best.pt leaves to the starting weights."""
+        return checkpoint.as_in_weights(self.network, self.config.network)
 
     def save(self, history: list[dict], folder: Path) -> None:
         """Keep an epoch, the last of the history: `last.pt`, and `best.pt` where it is the best.
@@ -102,7 +110,11 @@ class Progress:
     def _keep_best(self, history: list[dict], folder: Path) -> None:
         if best_epoch(history)["epoch"] == len(history):
             with self.ema.in_place():
-                checkpoint.save(folder / "best.pt", self._state(epoch=len(history)))
+                state = self._state(epoch=len(history), as_in_weights=sorted(self.left_out))
+                state["network"] = checkpoint.changed(
+                    self.network, self.left_out, self.runtime.dtype
+                )
+                checkpoint.save(folder / "best.pt", state)
 
     def resume(self, path: Path) -> list[dict]:
         """Go on from a checkpoint of the same settings; its history, empty where there is none.
@@ -151,6 +163,9 @@ class Progress:
                 f"{path}: holds epoch {epoch}, and the run's best is {best}; put that one's back, "
                 "or start the run over with --anew"
             )
+        own = self.network.state_dict()
+        rest = {key: own[key] for key in content["as_in_weights"] if key in own}
+        content["network"] = rest | content["network"]
         checkpoint.load_network(self.network, content, path)
 
     def _state(self, **more: Any) -> dict[str, Any]:

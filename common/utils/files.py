@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -119,6 +120,18 @@ def drafted(file: Path, keep: Path | None = None) -> Iterator[Path]:
         os.replace(draft, file)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def drafted_folder(folder: Path) -> Iterator[Path]:
+    """Where to fill a new folder, which takes its place when the block has ended well."""
+    draft = _draft(folder)
+    draft.mkdir()
+    try:
+        yield draft
+        os.rename(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def write_whole(file: Path, content: str | bytes) -> None:

@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
+VARIABLE = "RUNGS_RUNS"
+OWN = "config"  # the recipe that is a level's own
 
 
 def is_text(value: str) -> bool:
@@ -28,20 +30,40 @@ def tilde(path: str | None) -> str | None:
     return "~" + path[len(home) :] if inside else path
 
 
-def run_name(level: str, stem: str, seed: int) -> str:
-    """Folder name of a run: the config and the seed show where they are not the usual ones."""
-    config = "" if stem == "config" else f"-{stem}"
-    return level + config + (f"-seed{seed}" if seed else "")
+def run_name(level: str, recipe: str, seed: int) -> str:
+    """Folder name of a run: the recipe and the seed show where they are not the usual ones."""
+    own = "" if recipe == OWN else f"-{recipe}"
+    return level + own + (f"-seed{seed}" if seed else "")
 
 
-def runs_folder(title: str) -> Path:
-    """Where runs on this data stand, a folder each."""
-    return PROJECT / "runs" / slug(title)
+def runs_root() -> Path:
+    """Where all runs stand: what the environment variable RUNGS_RUNS says, else runs/."""
+    chosen = os.environ.get(VARIABLE)
+    return expanded(chosen).absolute() if chosen else PROJECT / "runs"
 
 
-def reports_folder(chosen: str | None, title: str) -> Path:
+def runs_folder(title: str, given: str = "") -> Path:
+    """Where runs on this data stand, a folder each.
+
+    Args:
+        given: what they share besides the data, as `config.recipe` names it: "64px".
+    """
+    return runs_root() / slug(f"{title} {given}")
+
+
+def run_place(root: Path, metrics: dict) -> Path:
+    """Where below `root` the run of a report stands beside others, by the report's metrics."""
+    return root / slug(metrics.get("place") or metrics["data"]["title"])
+
+
+def cache_folder() -> Path:
+    """Where decoded pictures are kept: with the runs, where these are not in the project."""
+    return (runs_root() if os.environ.get(VARIABLE) else PROJECT / "data") / "cache"
+
+
+def reports_folder(chosen: str | None, title: str, given: str = "") -> Path:
     """Where reports on this data go: the folder that was chosen, else beside its runs."""
-    return expanded(chosen) if chosen else runs_folder(title) / "reports"
+    return expanded(chosen) if chosen else runs_folder(title, given) / "reports"
 
 
 def slug(title: str) -> str:

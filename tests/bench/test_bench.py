@@ -153,7 +153,7 @@ def test_the_page_says_what_was_measured(tmp_path, monkeypatch):
     assert page.count(row) == 2
     assert "## At 64 px, 2,000 training pictures, 10 epochs, of which ours keeps 2 views" in page
     assert "| trunk, 224 px | 75 % | 750 |" in page
-    assert (tmp_path / "bench.png").stat().st_size > 5000
+    assert (tmp_path / "bench.svg").stat().st_size > 5000
     report["large"] = {"image_size": 224, "pictures": 2000, "levels": report["levels"]}
     assert "## At 224 px, 2,000 training pictures" in bench_page.page(report)
     assert len(charts.speed(report).axes) == 3

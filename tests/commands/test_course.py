@@ -36,7 +36,7 @@ TINY = [
 @pytest.fixture(scope="module")
 def course(tmp_path_factory):
     """`python -m common.course --offline`, tiny, with seeds 0 and 1."""
-    project = copy_project(tmp_path_factory.mktemp("course") / "project")
+    project = copy_project(tmp_path_factory.mktemp("course") / "project", *TINY)
     printed = python("-m", "common.course", *TINY, "--seeds", "0", "1", cwd=project)
     reports = Reports(project / "runs/digits/reports")
     reports.project, reports.printed = project, printed
@@ -76,7 +76,7 @@ def test_two_seeds_leave_two_reports(course):
         logits = [course.predictions(n)["logits"] for n in (name, f"{name}-seed1")]
         assert not np.array_equal(*logits)
     course.check_gain(f"{NAMES[3]}-seed1", f"{NAMES[2]}-seed1")
-    assert "starts from runs/digits/level3_fusion-seed1/best.pt" in course.printed
+    assert "runs/digits/level3_fusion-seed1/best.pt, epoch" in course.printed
     accuracies = [100 * course.metrics(NAMES[1] + s)["test"]["accuracy"] for s in ("", "-seed1")]
     assert (
         f"2 seeds: test accuracy {np.mean(accuracies):.2f} +- {np.std(accuracies, ddof=1):.2f}"
@@ -86,7 +86,7 @@ def test_two_seeds_leave_two_reports(course):
 
 def test_same_seed_gives_the_same_run(course, tmp_path):
     name = NAMES[1]
-    copy = copy_project(tmp_path / "project")
+    copy = copy_project(tmp_path / "project", *TINY)
     script = copy / name / "run.py"
     run_inside(copy, script, *TINY, f"--reports={tmp_path / 'again'}")
     again = Reports(tmp_path / "again")

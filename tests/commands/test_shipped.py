@@ -43,7 +43,7 @@ def test_shipped_config_loads_and_means_what_it_says(file):
     build_augmentation(config.augment, mirror=True)
     rate = build_schedule(config.train.schedule, 10)
     assert 0 < max(rate(step) for step in range(10)) <= 1
-    assert config.file == file and config.stem == file.stem
+    assert config.file == file and config.recipe == file.stem
     if file.parent.name not in NAMES:
         return  # a reader's own level
     header = file.read_text(encoding="utf-8").split("\n\n")[0].splitlines()
@@ -86,7 +86,7 @@ def test_printed_config_loads_again(level, monkeypatch, capsys, written):
         file = written(printed, "my.yaml")
         own = load_config(PROJECT / level / "config.yaml", arguments)
         again = load_config(PROJECT / level / "config.yaml", ["--config", str(file)])
-        assert again.settings() == own.settings() and again.stem == "my"
+        assert again.settings() == own.settings() and again.recipe == "my"
         assert set(yaml.safe_load(printed)) == {
             f.name for f in dataclasses.fields(LevelConfig) if f.init
         }

@@ -6,14 +6,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from common import compare, find_lr, levels
 from common.config import LevelConfig
 from common.reports import comparison
 from common.utils.errors import UserError
 from helpers.networks import built, quick, small_network, small_splits
-from helpers.projects import NAMES, copy_project, inside, python
+from helpers.projects import NAMES, copy_project, inside, make_own, python
 
 pytestmark = pytest.mark.xdist_group("tools")  # one process makes what they share
 
@@ -75,19 +74,30 @@ def test_the_steepest_place_is_suggested():
 
 
 def test_the_command_leaves_a_picture_and_nothing_else(tmp_path):
-    project = copy_project(tmp_path / "project")
+    project = copy_project(tmp_path / "project", *TINY)
     options = ["--data.limit=200", "--audit=false", "--network.image_size=32"]
     printed = python("-m", "common.find_lr", "1", "--offline", *options, cwd=project, draws=True)
     assert "a rate to try: " in printed and "(the config has 1.0e-03)" in printed
-    (folder,) = (project / "runs/digits").glob("level*")
+    (folder,) = project.glob(f"runs/*/{NAMES[0]}-find_lr")
     assert {file.name for file in folder.iterdir()} == {
-        "find_lr.png",
+        "find_lr.svg",
         "config.yaml",
         "log.txt",
-        "lock",
     }
-    with Image.open(folder / "find_lr.png") as image:
-        assert min(image.size) > 400
+    assert "Loss while the rate grows" in (folder / "find_lr.svg").read_text(encoding="utf-8")
+
+
+def test_the_levels_own_run_stays_as_it_is(tmp_path):
+    own = [*TINY, "--network.weights=tiny-imagenet", "--network.image_size=32"]
+    project = copy_project(tmp_path / "project", *own)
+    python(f"{NAMES[0]}/run.py", cwd=project)
+    before = {f: f.read_bytes() for f in project.rglob("runs/**/*") if f.is_file()}
+    for options in ([], ["--train.batch_size=16"]):
+        python("-m", "common.find_lr", "1", *options, cwd=project)
+    after = {f: f.read_bytes() for f in project.rglob("runs/**/*") if f.is_file()}
+    assert any(file.name == "run.json" for file in before) and before.items() <= after.items()
+    made = {file.parent.name for file in after.keys() - before if file.name == "find_lr.svg"}
+    assert made == {f"{NAMES[0]}-find_lr", f"{NAMES[0]}-find_lr-batch_size-128"}
 
 
 # ---- the comparison ----
@@ -96,15 +106,18 @@ def test_the_command_leaves_a_picture_and_nothing_else(tmp_path):
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A project with two baselines and one that needs weights; level 1 has been run."""
-    project = copy_project(tmp_path_factory.mktemp("compare") / "project")
+    project = copy_project(tmp_path_factory.mktemp("compare") / "project", *TINY)
     baselines = project / NAMES[0] / "baselines"
     for file in baselines.glob("*.yaml"):
         if file.stem not in ("mlp", "cnn_small", "densenet121"):
             file.unlink()
+    for file in (*baselines.glob("*.yaml"), project / NAMES[1] / "ablation_cnn.yaml"):
+        make_own(file, TINY)
+    level = [*TINY, "--network.weights=tiny-imagenet", "--network.image_size=32"]
+    make_own(project / NAMES[0] / "config.yaml", level)
     with inside(project) as patch:
         patch.setenv("TORCH_HOME", str(project / "empty"))
-        level = [f"{NAMES[0]}/run.py", *TINY, "--network.weights=tiny-imagenet"]
-        python(*level, "--network.image_size=32", cwd=project)
+        python(f"{NAMES[0]}/run.py", *level, cwd=project)
         folder = f"{NAMES[0]}/baselines"
         project.printed = python("-m", "common.compare", folder, *TINY, cwd=project)
         project.again = python("-m", "common.compare", folder, *TINY, cwd=project)
@@ -136,7 +149,7 @@ def test_compare_writes_a_row_a_config_beside_the_ladder(project):
     assert f"{100 * rows['mlp']['test_accuracy']:.1f} %" in page
     for name, data, _, accuracy, source in comparison.PUBLISHED:
         assert f"{accuracy:.2f} %" in page and source in page and name in page and data in page
-    assert (place / "comparison.png").is_file()
+    assert (place / "comparison.svg").is_file()
     assert "densenet121: not measured here: ImageNet weights" in project.printed
 
 
@@ -177,7 +190,7 @@ def test_a_config_is_compared_with_itself_without_augmentation(project):
     assert report["gap_closed"] == expected
     page = (place / "ablation_cnn.md").read_text(encoding="utf-8")
     assert "crop, flip, rotate (degrees 10), jitter (brightness 0.2" in page
-    assert (place / "ablation_cnn.png").is_file()
+    assert (place / "ablation_cnn.svg").is_file()
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ GOOD = {
     "data.val_fraction": OPEN,
     "data.limit": st.none() | COUNT,
     "data.skip_unreadable": st.booleans(),
+    "data.drop_copies": st.booleans(),
     "network.arch": STEP,
     "network.weights": TEXT,
     "network.weights_title": st.none() | TEXT,

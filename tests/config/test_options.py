@@ -78,13 +78,13 @@ def test_another_config_replaces_the_levels_own(written):
         for place in (order + ["--train.epochs", "9"], ["--train.epochs", "9"] + order):
             assert load_config(LEVEL2, place).train.epochs == 9, "an option overrides the file"
     config = load_config(LEVEL2, ["--config", str(file), "--train.epochs", "9"])
-    assert config.stem == "long" and config.file == file
+    assert config.recipe == "long-epochs-9" and config.file == file
     assert (config.seed, config.train.epochs) == (3, 9)
     assert config.augment == [] and config.train.lr == 1e-3, "nothing of level 2's own is left"
     assert load_config(LEVEL2, ["--train.epochs=9", f"--config={file}"]).settings() == (
         config.settings()
     )
-    assert load_config(LEVEL2).stem == "config"
+    assert load_config(LEVEL2).recipe == "config"
     refused("nowhere.yaml", "cannot read", arguments=["--config", "nowhere.yaml"])
 
 

@@ -11,6 +11,8 @@ from PIL import Image
 
 from common.config import DataConfig
 from common.data import decode, image_folder, load_splits
+from common.data.image_folder import in_words
+from common.data.splits import count_classes
 from common.utils import paths
 from common.utils.errors import UserError
 from helpers.makers import make_picture_folder
@@ -58,17 +60,68 @@ def test_folder_pixels_labels_names_in_sorted_order(pictures):
     assert splits.train.labels.bincount().tolist() == [8, 8]
 
 
-def test_folder_is_searched_below_and_hidden_files_are_not_seen(pictures):
-    plain = folder(pictures)
-    (pictures / "train/cat/.DS_Store").write_text("x")
-    (pictures / "train/.cache").mkdir()
+def test_folder_is_searched_below(pictures):
     (pictures / "README.md").write_text("x")
-    assert folder(pictures).fingerprint == plain.fingerprint
     (pictures / "train/cat/more").mkdir()
     (pictures / "train/cat/000.png").rename(pictures / "train/cat/more/000.png")
     splits = folder(pictures)
     assert "train/cat/more/000.png" in [*splits.train.names, *splits.val.names]
     assert len(splits.train) + len(splits.val) == 20
+    assert splits.left_out == {}, "below train/ and test/ is where pictures are looked for"
+
+
+def leave_things(root):
+    """What systems and people leave among pictures; returns how it is counted."""
+    for name in ("train/cat/.DS_Store", "test/.DS_Store", "train/dog/Thumbs.db"):
+        (root / name).write_text("x")
+    (root / "test/dog/desktop.ini").write_text("x")
+    for place in (".cache", "cat/.thumbnails", "dog/more/__MACOSX", "__MACOSX"):
+        (root / "train" / place).mkdir(parents=True)
+        (root / "train" / place / "._000.png").write_text("x")
+    for name in ("train/cat/notes.txt", "train/dog/more/Notes.TXT", "test/labels.csv"):
+        (root / name).write_text("x")
+    Image.new("RGB", (8, 8)).save(root / "train/lost.png")
+    (root / "train/cat/LICENSE").write_text("x")
+    os.mkfifo(root / "test/cat/pipe.png")
+    counts = {"hidden file": 4, "hidden folder": 4, ".txt": 2, ".csv": 1, "other file": 1}
+    return counts | {"picture in no class folder": 1, "file without a suffix": 1}
+
+
+def test_what_is_no_picture_by_its_name_is_left_out_and_counted(pictures, monkeypatch):
+    plain, counts = folder(pictures), leave_things(pictures)
+    no_decoding(monkeypatch)  # the same pictures
+    splits = folder(pictures)
+    assert (splits.fingerprint, splits.split) == (plain.fingerprint, plain.split)
+    assert splits.left_out == counts and splits.skipped == plain.skipped == 0
+    assert plain.left_out == {} and splits.classes == ("cat", "dog")
+    config = DataConfig(name="folder", root=str(pictures))
+    assert count_classes(config) == 2, "as the summary of a network has it"
+
+
+def test_any_suffix_of_a_picture_is_one(pictures):
+    (pictures / "train/cat/000.png").rename(pictures / "train/cat/000.PNG")
+    Image.new("RGB", (8, 8)).save(pictures / "train/dog/new.jpeg")
+    splits = folder(pictures)
+    assert len(splits.train) + len(splits.val) == 21 and splits.left_out == {}
+    (pictures / "train/cat/001.JPG").write_text("x")
+    refused(pictures, "train/cat/001.JPG", "not a readable picture")
+
+
+def test_what_is_left_out_is_said_in_one_line():
+    assert in_words({}) == ""
+    assert in_words({".txt": 2, "hidden file": 3}) == "3 hidden files, 2 .txt"
+    one = dict.fromkeys(["hidden folder", "file without a suffix", "other file"], 1)
+    assert in_words(one) == "1 file without a suffix, 1 hidden folder, 1 other file"
+    two = {"picture in no class folder": 2, "file without a suffix": 3}
+    assert in_words(two) == "3 files without a suffix, 2 pictures in no class folder"
+    many = {f".{letter}": 9 - place for place, letter in enumerate("abcdefgh")}
+    assert in_words(many) == "9 .a, 8 .b, 7 .c, 6 .d, 5 .e, 4 .f, 5 other files"
+
+
+@pytest.mark.parametrize("name", ["a.\n[31m", "a.\udce9", "a.averylongone", "a.x y"])
+def test_a_suffix_that_is_no_word_is_not_said(pictures, name):
+    (pictures / "train/cat" / name).write_text("x")
+    assert folder(pictures).left_out == {"other file": 1}
 
 
 def test_stored_size(tmp_path, pictures):
@@ -188,14 +241,15 @@ def test_processes_and_threads_decode_alike(pictures, project, monkeypatch):
 def test_unreadable_pictures_are_counted_when_skipped(pictures, caplog):
     (pictures / "train/cat/000.png").write_text("x")
     (pictures / "test/dog/readme.txt").write_text("x")
+    (pictures / "test/dog/empty.jpg").write_text("")
     (pictures / "test/dog/lost.png").symlink_to("nowhere")
-    refused(pictures, "test/dog/lost.png")
+    refused(pictures, "test/dog/empty.jpg")
     for _ in range(2):  # decoded, then from the cache
         caplog.clear()
         splits = folder(pictures, skip_unreadable=True)
-        assert splits.skipped == 3 and len(splits.test) == 8
+        assert splits.skipped == 3 and len(splits.test) == 8 and splits.left_out == {".txt": 1}
         assert len(splits.train) + len(splits.val) == 19
-        assert "left out: 3;" in caplog.text and "test/dog/lost.png" in caplog.text
+        assert "left out: 3;" in caplog.text and "test/dog/empty.jpg" in caplog.text
     for part in (splits.train, splits.val, splits.test):
         assert part.images.flatten(1).any(1).all(), "no row of an unreadable file"
 
@@ -214,6 +268,10 @@ def test_folder_errors(tmp_path, pictures):
     refused(pictures, "emu", "train", "test")
     (pictures / "test/emu").mkdir()
     refused(pictures, f"train{os.sep}emu", "no readable picture")
+    for name in ("1", "2", ".DS_Store"):
+        (pictures / "train/emu" / name).write_text("x")
+    others = "no readable picture (left out: 2 files without a suffix, 1 hidden file); add"
+    refused(pictures, f"train{os.sep}emu", others)
     Image.new("RGB", (8, 8)).save(pictures / "train/emu/1.png")
     refused(pictures, f"test{os.sep}emu", "no readable picture")
     (pictures / "test/emu/1.png").write_text("x")

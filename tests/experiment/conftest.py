@@ -8,7 +8,8 @@ import warnings
 
 import pytest
 
-from helpers.projects import inside
+from helpers.processes import undrawn
+from helpers.projects import inside, log
 from helpers.refusals import LEVELS, one_line
 
 
@@ -31,9 +32,11 @@ def run(monkeypatch, capsys):
 
     def run(level, *arguments):
         script = LEVELS[level] / "run.py"
+        while log.handlers:  # each process says all
+            log.handlers.pop().close()
         monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
         code = 0
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), undrawn():
             warnings.simplefilter("always")  # as a new process would: also those seen before
             try:
                 runpy.run_path(str(script), run_name="__main__")

@@ -8,7 +8,9 @@ import pytest
 
 from common import experiment
 from common.config import load_config
+from common.training.place import DONE, KEEP
 from helpers.makers import make_picture_folder
+from helpers.projects import folder_of
 from helpers.refusals import LEVELS, TINY, on
 
 # ---- level 4 stands on level 3 ----
@@ -36,7 +38,7 @@ def test_level_4_without_level_3(refused, tmp_path):
 def test_level_4_on_another_level_3(run, refused, tmp_path):
     """What level 3 left is refused where split, pictures or weights are others."""
     assert run(3, *TINY)[0] == 0
-    left = "runs/digits/level3_fusion/best.pt"
+    left = str(folder_of(LEVELS[3], TINY) / "best.pt")
     text = refused(4, [*TINY, "--data.split_seed=1"], left, "other split", "run first")
     assert suggested(text).data.split_seed == 1
     text = refused(4, [*TINY, "--network.weights=none"], left, "other starting weights")
@@ -61,13 +63,17 @@ def test_what_the_config_tells_is_refused_before_the_pictures_are_read(refused, 
 # ---- resuming ----
 
 
-def test_resuming_with_another_config(run, refused, project):
+def test_resuming_with_another_config(run, refused, monkeypatch):
     """What differs is named, and the run as it was goes on."""
-    assert run(1, *TINY)[0] == 0
-    last = project / "runs/digits/level1_baseline/last.pt"
-    resume = [*TINY, "--resume=true"]
-    refused(1, [*resume, "--train.lr=0.5", "--augment", "flip"], last, "train.lr", "augment")
-    refused(1, [*resume, "--data.limit=70"], last, "data.limit", "change back")
+    monkeypatch.setenv(KEEP, "1")
+    mine = [*TINY, "--name=mine"]
+    assert run(1, *mine)[0] == 0
+    folder = folder_of(LEVELS[1], mine)
+    refused(1, [*mine, "--train.lr=0.5"], folder, "'mine' is a run with other train.lr", "--name")
+    (folder / DONE).unlink()
+    resume = [*mine, "--resume=true"]
+    words = "'mine' is a run with other", "train.lr", "augment"
+    refused(1, [*resume, "--train.lr=0.5", "--augment", "flip"], folder, *words)
     code, out, text = run(1, *resume)
     assert (code, text) == (0, "") and "resumed after epoch 1" in out
 
@@ -75,7 +81,7 @@ def test_resuming_with_another_config(run, refused, project):
 def test_a_log_is_begun_by_a_run_that_begins(run, refused, project):
     """It holds what was said before that, too; a run that is refused leaves the one there."""
     assert run(1, *TINY)[0] == 0
-    log = project / "runs/digits/level1_baseline/log.txt"
+    log = folder_of(LEVELS[1], TINY) / "log.txt"
     first = log.read_text(encoding="utf-8")
     assert "seed 0: " in first and "left out" in first and "test accuracy" in first
     refused(1, [*TINY, "--network.weights=none.pth"], "no file none.pth")
@@ -89,13 +95,14 @@ def test_a_log_is_begun_by_a_run_that_begins(run, refused, project):
 def test_a_damaged_report_of_another_run_stops_nobody(run, project):
     """It is left out, and said once; its own run replaces it."""
     assert run(1, *TINY)[0] == 0
-    reports = project / "runs/digits/reports"
-    metrics = reports / "level1_baseline/metrics.json"
+    reports = folder_of(LEVELS[1], TINY).parent / "reports"
+    name = folder_of(LEVELS[1], TINY).name
+    metrics = reports / name / "metrics.json"
     metrics.write_text("{", encoding="utf-8")
     code, out, text = run(3, *TINY)
     assert (code, text) == (0, "") and metrics.read_text(encoding="utf-8") == "{"
     (warning,) = [line for line in out.splitlines() if "left out of" in line]
-    assert "level1_baseline/metrics.json: not JSON" in warning and "run its level" in warning
+    assert f"{name}/metrics.json: not JSON" in warning and "run its level" in warning
     assert "level1_baseline" not in (reports / "README.md").read_text(encoding="utf-8")
     code, out, _ = run(1, *TINY)
     assert code == 0 and len(metrics.read_text(encoding="utf-8")) > 1000

@@ -4,10 +4,12 @@ import shlex
 
 import pytest
 
-from common import experiment
+from common import commands, experiment
 from common.audit import runner
 from common.audit.context import Finding
 from common.training import checkpoint
+from helpers.projects import folder_of
+from helpers.refusals import LEVELS
 
 TINY = ["--data.name=digits", "--data.limit=60", "--train.epochs=2", "--network.image_size=32"]
 TINY += ["--network.arch=mlp", "--network.weights=none", "--audit=false"]
@@ -27,14 +29,14 @@ def reads(monkeypatch):
 
     monkeypatch.setattr(checkpoint, "load", counted)
     monkeypatch.setattr(experiment.Experiment, "report", lambda *_: {})
-    monkeypatch.setattr(experiment, "write_pages", lambda *_: ("", None))
+    monkeypatch.setattr(commands, "write_pages", lambda *_: ("", None))
     return names
 
 
 def test_a_start_reads_last_once_and_writes_over_no_unfinished_run(run, refused, project, reads):
     assert run(1, *TINY)[0] == 0
     assert reads == ["best.pt"], "the epoch that is tested"
-    last = project / "runs/digits/level1_baseline/last.pt"
+    last = folder_of(LEVELS[1], TINY) / "last.pt"
 
     reads.clear()
     assert run(1, *TINY)[0] == 0, "once more: the run there is finished"
@@ -71,14 +73,14 @@ def test_a_run_whose_audit_fails_does_not_begin(run, project, monkeypatch):
     code, out, complaints = run(1, *TINY[:-1])
     assert code == 1 and "FAIL the sky is blue: expected blue; seen green" in out
     assert "error: the audit failed at: the sky is blue" in complaints
-    left = {file.name for file in (project / "runs/digits/level1_baseline").iterdir()}
+    left = {file.name for file in folder_of(LEVELS[1], TINY).iterdir()}
     assert left <= {"lock"}
 
 
 def test_a_script_without_its_line_is_said_not_to_be_audited(run, project, monkeypatch):
     monkeypatch.setattr(experiment.Experiment, "audit", lambda *_: None)
-    monkeypatch.setattr(experiment, "write_pages", lambda *_: ("", None))
+    monkeypatch.setattr(commands, "write_pages", lambda *_: ("", None))
     assert "not audited: run.py has no line" in run(1, *TINY)[1]
     assert {"log.txt", "config.yaml"} <= {
-        file.name for file in (project / "runs/digits/level1_baseline").iterdir()
+        file.name for file in folder_of(LEVELS[1], TINY).iterdir()
     }

@@ -14,7 +14,7 @@ from torchvision.transforms.functional import to_tensor
 
 from common.grade import examine
 from common.grade.checks import CHECKS
-from helpers.handed_in import MINE, TOTAL, best, change_metrics, write
+from helpers.handed_in import MINE, TOTAL, best, change_metrics, content_of, write
 from helpers.projects import NAMES, PROJECT
 
 pytestmark = pytest.mark.xdist_group("grade")  # one process has run the networks
@@ -38,12 +38,22 @@ def test_clean_copy_passes(copy, run):
     assert sorted(str(f) for f in copy.rglob("*") if "__pycache__" not in f.parts) == before
 
 
+def test_two_recipes_of_a_level_are_graded_each_by_its_own_report(copy, run):
+    reports = copy / "runs/pets/reports"
+    for name in (NAMES[0], f"{NAMES[0]}-wide"):
+        metrics = json.loads((reports / name / "metrics.json").read_text())
+        assert metrics["settings"]["train"]["lr"] == (2e-3 if "wide" in name else 5e-4)
+        code, out, _ = run(copy, "--run", name)
+        assert code == 0 and "FAIL" not in out, out
+        assert f"{100 * metrics['test']['accuracy']:.2f} %" in out
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_figures_equal_an_independent_recomputation(copy, pictures, run, name):
     """By torchvision's network, its own folder of pictures, and the head written out."""
     code, out, _ = run(copy / name, "--format", "json")
     graded = json.loads(out)
-    state = torch.load(best(copy, name), weights_only=True)["network"]
+    state = content_of(copy, name)["network"]
     files = sorted((pictures / "test").glob("*/*.png"))
     labels = torch.arange(TOTAL) // (TOTAL // 4)
     pixels = torch.stack([to_tensor(Image.open(file)) for file in files])
@@ -179,7 +189,7 @@ def test_reports_folder_is_chosen_by_its_checkpoints(copy, run):
     shutil.copytree(copy / "runs/pets/reports", copy / "reports")
     for metrics in (copy / "reports").glob("*/metrics.json"):
         content = json.loads(metrics.read_text(encoding="utf-8"))
-        content["data"]["title"] = "elsewhere"
+        content["place"] = content["data"]["title"] = "elsewhere"
         write(metrics, json.dumps(content))
     code, out, _ = run(copy)
     assert code == 0 and f"Graded: the reports in {copy}/runs/pets/reports" in out

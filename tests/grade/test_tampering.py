@@ -15,7 +15,7 @@ from common.grade import sandbox
 from common.reports import restore
 from common.training.checkpoint import read_checkpoint
 from common.utils.errors import UserError
-from helpers.handed_in import MINE, TOTAL, best, change_metrics, write
+from helpers.handed_in import MINE, TOTAL, best, change_metrics, content_of, write
 from helpers.projects import NAMES
 
 pytestmark = pytest.mark.xdist_group("grade")  # one process has run the networks
@@ -72,7 +72,7 @@ def test_changed_predictions(copy, failures):
 
 @pytest.mark.slow
 def test_checkpoint_of_another_split(copy, pictures, failures):
-    content = torch.load(best(copy, NAMES[0]), weights_only=True)
+    content = content_of(copy, NAMES[0])
     config = DataConfig(name="folder", root=str(pictures), split_seed=1)
     content["split"] = load_splits(config, 32).split
     content["settings"]["data"]["split_seed"] = 1
@@ -104,7 +104,7 @@ def test_report_without_checkpoint(copy, failures):
 
 
 def test_altered_weights(copy, failures):
-    content = torch.load(best(copy, NAMES[0]), weights_only=True)
+    content = content_of(copy, NAMES[0])
     content["network"]["stages.layer1.0.conv1.weight"][0, 0, 0, 0] += 1e-6
     content["network"]["stages.layer2.0.bn1.running_mean"] += 0.01  # that were estimated anew
     content["network"]["head.classify.weight"][0] += 0.5
@@ -136,7 +136,7 @@ def test_nothing_is_unpickled(copy, failures, tmp_path):
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "sprung"),)
 
-    content = torch.load(best(copy, MINE), weights_only=True)
+    content = content_of(copy, MINE)
     write(best(copy, MINE), content | {"trap": Trap()})
     file = copy / "runs/pets/reports" / NAMES[0] / "predictions.npz"
     with np.load(file) as saved:

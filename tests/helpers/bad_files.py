@@ -49,6 +49,8 @@ DATA = [
     (FOLDER, picture(lambda p: (p.unlink(), p.symlink_to("gone"))), PICTURE, "No such file"),
     ("1 TINY --data.limit 5", {}, "data.limit 5 is less than a picture for each of the 10 classes"),
     ("1 TINY --data.limit 10", {}, "10 training pictures", "too few", "data.val_fraction"),
+    (FOLDER, pets(spoiled.other_files), "pets/test/dog has no readable picture (left out: 4 .txt)"),
+    (FOLDER + " --data.drop_copies true", pets(spoiled.all_copies), "'dog' of pets are copies of"),
 ]
 ARCHIVE = "1 TINY --data.name cifar10 --data.root archives --network.weights none"
 SUM, NOT = (
@@ -105,9 +107,9 @@ WEIGHTS = [
         weights({"encoder.pos_embedding": torch.zeros(1, 190, 768)}),
         "mine.pth is not for this network: 'encoder.pos_embedding' cannot be interpolated",
     ),
-    ("1 --data.name digits", {}, "ImageNet weights", "cannot be downloaded", "--offline"),
+    ("1 --network.weights imagenet", {}, "ImageNet weights", "cannot be downloaded", "--offline"),
 ]
-BEST, LAST = "level1_baseline/best.pt", "level1_baseline/last.pt"
+BEST, LAST = "level1_baseline-small/best.pt", "level1_baseline-small/last.pt"
 
 
 def without_a_stage(tensors):
@@ -145,9 +147,9 @@ CHECKPOINTS = [
     (GRADE, run(BEST, spoiled.text), BEST, DAMAGED),
     (GRADE, run(BEST, saved(lambda c: {"settings": 3})), BEST, "'settings' is missing"),
 ]
-SITE, COURSE = "site ../project/runs/digits/reports", "course SMALL"
+SITE, COURSE = "site ../project/runs/digits-none/reports", "course SMALL"
 COMPARE = "compare ../project/level1_baseline/baselines TINY"
-OWN = Path("../project/runs/digits/reports/level1_baseline-mlp")
+OWN = Path("../project/runs/digits-limit-60/reports/level1_baseline-mlp-epochs-1-precision-float32")
 METRICS, HISTORY, ARRAYS = "metrics.json", "history.json", "predictions.npz"
 AGAIN = "run its level again, or move the folder away"
 EPOCHS = [{"pictures_per_second": None}, {"val_accuracy": np.nan}, {"epoch": np.inf}]
@@ -225,7 +227,7 @@ REPORTS = [
     (
         "1 TINY --data.title other",
         {"../project/runs/other": "x"},
-        "runs/other/level1_b",
+        "runs/other: cannot write here",
         "writable",
     ),
 ]

@@ -17,9 +17,7 @@ import signal
 import sys
 from pathlib import Path
 
-# One is added to line by line, the other is empty but for a number; TensorBoard's files, where they
-# are asked for, are its own.
-OTHERS = "log.txt", "lock"
+# The log is added to line by line; TensorBoard's files, where they are asked for, are its own.
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 NEEDS_ROOM = "begun", "half"
 
@@ -69,7 +67,7 @@ class Points:
             return  # a folder: of a file without a name
         if drafted(file) and flags & os.O_CREAT:
             self.point("begun", meant(file))
-        elif not drafted(file) and os.path.basename(file) not in OTHERS and self.how == "count":
+        elif not drafted(file) and not beside(file) and self.how == "count":
             self.note("another way", file)
 
     def fsync(self, number):
@@ -104,6 +102,12 @@ def drafted(file):
     """Whether a file is the draft of one."""
     name = os.path.basename(file)
     return name.startswith(".") and name.endswith(".part")
+
+
+def beside(file):
+    """Whether a file is the log, or a lock, which holds a process's number."""
+    folder, name = os.path.split(file)
+    return name == "log.txt" or os.path.basename(folder) == ".locks"
 
 
 def meant(file):

@@ -4,6 +4,7 @@ import json
 
 import torch
 
+from common.config import load_config
 from common.training import checkpoint
 
 MINE = "level5_mine"
@@ -29,3 +30,10 @@ def change_metrics(project, name, change):
 
 def best(project, name):
     return project / "runs/pets" / name / "best.pt"
+
+
+def content_of(project, name):
+    """What a run's best.pt holds, with all of its network in it."""
+    path = best(project, name)
+    network = load_config(project / name / "config.yaml").network
+    return checkpoint.completed(checkpoint.load(path), network, path) | {"as_in_weights": []}

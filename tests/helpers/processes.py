@@ -112,8 +112,8 @@ def _keep_coverage():
 def undrawn():
     """Pictures are files of one pixel, where nobody looks at them: drawing takes seconds a run."""
 
-    def savefig(figure, file, **_):
-        content = PIXEL
+    def savefig(figure, file, format="png", **_):
+        content = PIXEL if format == "png" else b"<svg><style></style></svg>"
         Path(file).write_bytes(content) if isinstance(file, str | Path) else file.write(content)
 
     return mock.patch("matplotlib.figure.Figure.savefig", savefig)

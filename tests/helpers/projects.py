@@ -11,11 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.config import load_config, yaml_files
+from common.earlier import place_of
 from common.utils import paths
+from common.utils.paths import VARIABLE
 from helpers.processes import Started
 
 PROJECT = paths.PROJECT
 NAMES = ["level1_baseline", "level2_augmentation", "level3_fusion", "level4_finetune_tta"]
+AS_COMMANDED = {"seed": 0, "reports": None}  # of a copy with options: what stays a command's own
 log = logging.getLogger("rungs")
 
 
@@ -23,13 +27,30 @@ class Place(type(Path())):
     """A path that can be given attributes: what was printed there, for instance."""
 
 
-def copy_project(place):
-    """The four levels and common/, without what runs left; the bundled weights are linked."""
+def copy_project(place, *options):
+    """The four levels and common/, without what runs left; the bundled weights are linked.
+
+    With options these are the copy's own settings: a run with them has its level's own name.
+    """
     for folder in [PROJECT / name for name in (*NAMES, "common")]:
         ignored = shutil.ignore_patterns("__pycache__", "weights")
         shutil.copytree(folder, place / folder.name, ignore=ignored)
     (place / "common/weights").symlink_to(PROJECT / "common/weights")
+    for file in place.glob("level*/config.yaml") if options else ():
+        make_own(file, options)
     return Place(place)
+
+
+def make_own(file, options):
+    """Options become a config file's own settings."""
+    settings = load_config(file, list(options)).settings()
+    file.write_text(yaml_files.write(settings | AS_COMMANDED), encoding="utf-8")
+
+
+def folder_of(level, options):
+    """Where the run of a level's folder stands with these options."""
+    config = load_config(level / "config.yaml", [str(option) for option in options])
+    return place_of(level, config).folder
 
 
 def python(*arguments, cwd, draws=False, **environment):
@@ -63,6 +84,7 @@ def inside(project):
         patch.setattr(paths, "PROJECT", project)
         patch.setattr(sys, "path", sys.path[:])
         patch.setattr(log, "handlers", [])
+        patch.setenv(VARIABLE, "")  # which --runs sets for the rest of a process
         threads = torch.get_num_threads()
         yield patch
         torch.set_num_threads(threads)

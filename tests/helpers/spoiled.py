@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import struct
 import tarfile
 import zlib
@@ -76,6 +77,17 @@ def odd_class(root):
     """A class whose folder has no name in UTF-8."""
     for half in ("train", "test"):
         (root / half / "dog").rename(root / half / "d\udce9g")
+
+
+def other_files(root):
+    """A class whose test pictures are called texts."""
+    for file in (root / "test/dog").iterdir():
+        file.rename(file.with_suffix(".txt"))
+
+
+def all_copies(root):
+    """A class whose training pictures are test pictures, too."""
+    shutil.copytree(root / "train/dog", root / "test/dog/more")
 
 
 def announced(width, height):
@@ -185,20 +197,19 @@ def evil(here):
 
 def run(file, spoil):
     """Prepares the project with a file of its runs spoiled."""
-    return lambda here: spoil(here.parent / "project/runs/digits" / file)
+    return lambda here: spoil(here.parent / "project/runs/digits-none" / file)
 
 
 def report(file, spoil):
     """Prepares the project with a file of level 1's report spoiled."""
-    return run(f"reports/level1_baseline/{file}", spoil)
+    return run(f"reports/level1_baseline-small/{file}", spoil)
 
 
 def saved(change):
     """Spoils a checkpoint whose checksum fits what it holds: `change` gives what is new in it."""
 
     def spoil(file):
-        content = torch.load(file, weights_only=True)
-        del content["sha256"]
+        content = checkpoint.load(file)
         checkpoint.save(file, content | change(content))
 
     return spoil

@@ -227,11 +227,9 @@ def test_what_needs_downloaded_weights_runs_end_to_end_with_random_ones(file, tm
     project = copy_project(tmp_path / "project")
     options = ["--config", f"{NAMES[0]}/baselines/{file.name}", "--data.name=digits"]
     options += ["--data.limit=60", "--network.image_size=32", "--train.epochs=1"]
-    python(
-        f"{NAMES[0]}/run.py", *options, "--train.batch_size=8", "--audit=false",
-        cwd=project, TORCH_HOME=str(tmp_path),
-    )  # fmt: skip
-    report = project / "runs/digits/reports" / f"{NAMES[0]}-{file.stem}"
+    options += ["--train.batch_size=8", "--audit=false", f"--name={file.stem}"]
+    python(f"{NAMES[0]}/run.py", *options, cwd=project, TORCH_HOME=str(tmp_path))
+    report = project / "runs/digits-limit-60-32px-imagenet/reports" / f"{NAMES[0]}-{file.stem}"
     m = json.loads((report / "metrics.json").read_text(encoding="utf-8"))
     assert m["weights"] == {"name": "imagenet", "sha256": file_hash(place)}
     assert m["trainable"] == config.network.trainable and m["test"]["total"] == 60

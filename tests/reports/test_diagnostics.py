@@ -7,7 +7,7 @@ from matplotlib.colors import to_rgba
 from common.evaluation.statistics import calibration_error, compare
 from common.models import StagedNetwork
 from common.reports import gallery
-from common.reports.figures import diagnostics, galleries, plots
+from common.reports.figures import diagnostics, galleries, plots, style
 from common.reports.figures.album import left_out
 from helpers.networks import Means, small_backbone, small_network, small_splits
 from helpers.reports import cells, draw, pictures
@@ -55,7 +55,7 @@ def test_class_gains_are_those_of_each_class(count):
         gain = compare(labels[chosen], below[chosen], own[chosen])["gain"]
         assert bar.get_width() == pytest.approx(100 * gain)
         assert bar.get_facecolor() == pytest.approx(
-            to_rgba(plots.GREEN if gain >= 0 else plots.VERMILLION)
+            to_rgba(style.GREEN if gain >= 0 else style.VERMILLION)
         )
 
 
@@ -72,9 +72,13 @@ def test_the_pictures_of_an_own_head_without_a_linear_layer():
 
 
 def test_rates_are_drawn_by_epoch():
-    (axes,) = diagnostics.rates(np.array([1e-3, 2e-3, 3e-3, 1e-3]), steps=2).axes
-    assert axes.lines[0].get_xdata() == pytest.approx([0.5, 1, 1.5, 2])
-    assert axes.lines[0].get_ydata() == pytest.approx([1e-3, 2e-3, 3e-3, 1e-3])
+    head, stage = np.array([1e-3, 2e-3, 3e-3, 1e-3]), np.array([1e-4, 2e-4, 3e-4, 1e-4])
+    parts = {"head": head, "layer4": stage, "layer3": stage.copy()}
+    (axes,) = diagnostics.rates(parts, steps=2).axes
+    assert [line.get_label() for line in axes.lines] == ["head", "layer4, layer3"]
+    for line, values in zip(axes.lines, (head, stage), strict=True):
+        assert line.get_xdata() == pytest.approx([0.5, 1, 1.5, 2])
+        assert line.get_ydata() == pytest.approx(values)
 
 
 def test_the_plane_of_features_has_a_mark_a_class():
@@ -84,6 +88,19 @@ def test_the_plane_of_features_has_a_mark_a_class():
     for i, line in enumerate(axes.lines):
         assert np.array_equal(line.get_xydata(), features[labels == i])
     assert len({(line.get_marker(), line.get_color()) for line in axes.lines}) == 3
+
+
+@pytest.mark.parametrize(("count", "first"), [(10, "class 0"), (25, "class 0 to class 2")])
+def test_the_plane_of_features_tells_ten_groups_apart(count, first):
+    """By colour alone and by marker alone; no picture is left out."""
+    labels = np.arange(4 * count) % count
+    features = np.random.default_rng(0).normal(size=(len(labels), 2))
+    classes = [f"class {i}" for i in range(count)]
+    (axes,) = diagnostics.feature_plane(features, labels, classes).axes
+    assert len({line.get_color() for line in axes.lines}) == 10
+    assert len({line.get_marker() for line in axes.lines}) == 10
+    assert sum(len(line.get_xydata()) for line in axes.lines) == len(labels)
+    assert axes.lines[0].get_label() == first
 
 
 def test_classes_that_are_confused_stand_side_by_side():
@@ -119,11 +136,12 @@ def test_galleries_say_truth_and_answer():
     for one, image in zip(shown, images, strict=True):
         assert np.array_equal(one, image.transpose(1, 2, 0))
 
-    figure = galleries.changes(images, truths, lines, truths, [1, 2, 5], [7], columns=2)
+    levels = {"level1_first": lines, "level2_second": truths}
+    figure = galleries.changes(images, truths, levels, [1, 2, 5], [7], columns=2)
     draw(figure)
     _, above, below, names = cells(figure)
     assert above == [truths[i] for i in (1, 2, 5, 7)]
-    assert below[0] == f"{lines[1]}\n{truths[1]}"
+    assert below[0] == f"level 1: {lines[1]}\nlevel 2: {truths[1]}"
     assert [name for name in names if name] == ["fixed", "broken"]
 
     levels = {"level1_a": (None, lines), "level2_b": (np.ones((8, 2, 2)), truths)}
@@ -140,7 +158,14 @@ def test_stages_and_filters_are_drawn_whole():
     stages = {"stem": np.ones((3, 4, 4)), "layer1": np.zeros((2, 2, 2))}
     figure = galleries.feature_maps(image, stages)
     draw(figure)
-    assert len(cells(figure)[0]) == 1 + 3 + 2
+    shown, _, _, names = cells(figure)
+    assert len(shown) == 1 + 3 + 2 and names == ["picture", "stem", "layer1"]
+    (axes,) = figure.axes
+    tops = [place.get_extent()[3] for place in axes.images]
+    heights = [text.get_position()[1] for text in axes.texts if text.get_rotation()]
+    for name, rows in zip(heights, ([0], [1, 2, 3], [4, 5]), strict=True):
+        below = [top for top in tops if top > name]
+        assert all(tops[i] < name for i in rows) and len(below) == len(tops) - rows[-1] - 1
     weights = np.random.default_rng(0).normal(size=(70, 3, 3, 3))
     figure = galleries.filters(weights)
     draw(figure)

@@ -1,12 +1,17 @@
 """The page over all reports in a real browser: by mouse, by keyboard, on a phone."""
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from common.reports import gallery
 from helpers.browser import Watched, browser, screenshot
 from helpers.projects import NAMES
 from helpers.reports import own_runs
+
+AFTER = ["Diagnostics", "What changed", "All runs", "Where it comes from"]
 
 pytestmark = pytest.mark.xdist_group("page")  # one process makes what they share
 
@@ -27,7 +32,7 @@ def page(chromium, coursed):
 
 def test_the_page_opens_and_its_sections_are_reached(page):
     headings = page.page.locator("h2").all_text_contents()
-    assert headings == ["The ladder", *NAMES, "What changed", "All runs", "Where it comes from"]
+    assert headings == ["The ladder", *NAMES, *AFTER]
     for link in page.page.locator("nav a").all():
         link.click()
         target = page.page.locator(link.get_attribute("href"))
@@ -88,8 +93,12 @@ def test_what_changed_shows_both_answers(page, coursed):
         ("all", np.ones(len(labels), bool)),
     ):
         page.page.locator("#kind").select_option(kind)
-        cards = page.page.locator("#changes > li")
-        assert cards.count() == chosen[shown.positions].sum()
+        cards, more = page.page.locator("#changes > li"), page.page.locator("#more")
+        count = chosen[shown.positions].sum()
+        assert cards.count() == min(6, count) and more.is_visible() == (count > 6)
+        if count > 6:
+            more.click()
+            assert cards.count() == count and not more.is_visible()
     fixed = int((~right[NAMES[0]] & right[NAMES[3]]).sum())
     assert f"{NAMES[3]} has {fixed} right that {NAMES[0]} has wrong" in (
         page.page.locator("#counts").text_content()
@@ -107,9 +116,10 @@ def test_what_changed_shows_both_answers(page, coursed):
         """(canvas) => new Set(canvas.getContext("2d").getImageData(0, 0, 99, 99).data).size > 3"""
     ), "a picture is drawn"
     pixels = "(canvas) => canvas.getContext('2d').getImageData(0, 0, 99, 99).data.join()"
-    lit = cards.first.locator("canvas").first.evaluate(pixels)
+    plain, *lit = (canvas.evaluate(pixels) for canvas in cards.first.locator("canvas").all())
+    assert len(lit) == 2 and plain not in lit, "beside the picture, where each level looked"
     page.page.locator("#maps").uncheck()
-    assert cards.first.locator("canvas").first.evaluate(pixels) != lit
+    assert cards.first.locator("canvas").count() == 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -122,3 +132,22 @@ def test_on_a_phone_nothing_scrolls_sideways_and_axe_is_content(chromium, course
     assert phone.serious() == []
     screenshot(phone.page, f"phone-{scheme}")
     phone.context.close()
+
+
+def test_charts_follow_the_scheme_and_pictures_stand_as_large_as_they_are(chromium, coursed):
+    """The same file: dark ink on the page's light ground, light ink on its dark one."""
+    address, ends = (coursed.reports / "index.html").as_uri(), {}
+    for scheme in ("light", "dark"):
+        watched = Watched(chromium, address, color_scheme=scheme)
+        chart = watched.page.locator("#ladder img")
+        with Image.open(io.BytesIO(chart.screenshot())) as shot:
+            grey = np.asarray(shot.convert("L"))
+        ends[scheme] = grey[0, 0], grey.min(), grey.max()
+        sizes = watched.page.locator("section:not([hidden]) figure img").evaluate_all(
+            "all => all.filter((i) => i.width).map((i) => [i.width, i.naturalWidth])"
+        )
+        assert all(0.9 * natural <= shown <= natural + 1 for shown, natural in sizes)
+        watched.context.close()
+    (ground, darkest, _), (dark_ground, _, lightest) = ends["light"], ends["dark"]
+    assert ground > 230 and darkest < 60
+    assert dark_ground < 60 and lightest > 200

@@ -31,14 +31,14 @@ def test_a_report_says_what_the_metrics_say(tmp_path):
     files = {file.name for file in folder.iterdir()}
     assert files == {
         *("metrics.json", "history.json", "predictions.npz", "report.md"),
-        *("training_curves.png", "confusion_matrix.png", "contact_sheet.png"),
-        *("reliability.png", "class_gains.png"),
+        *("training_curves.svg", "confusion_matrix.svg", "contact_sheet.webp"),
+        *("reliability.svg", "class_gains.svg"),
     }
     assert json.loads((folder / "metrics.json").read_text()) == metrics
     assert json.loads((folder / "history.json").read_text()) == made_up()[1]
 
     text = (folder / "report.md").read_text()
-    assert all(f"]({name})" in text for name in files if name.endswith(".png"))
+    assert all(f"]({name})" in text for name in files if name.endswith((".svg", ".webp")))
     results, detail, epochs, recall, provenance = tables(text)
     for name, accuracy, ends, seen, loss in results[1:]:
         part = metrics[name]
@@ -187,7 +187,9 @@ def test_gain_is_measured_on_the_same_pictures_only(no_pictures, tmp_path):
         other["data"][key] = "0" * 64
         assert gain(metrics=other) is None
     (tmp_path / "level2_second-config-0/predictions.npz").write_bytes(b"no archive")
-    assert gain()["level"] == "level1_first", "a damaged report is left out"
+    assert gain()["level"] == "level2_second", "another recipe of the level stands for it"
+    (tmp_path / "level2_second-long-0/predictions.npz").write_bytes(b"no archive")
+    assert gain()["level"] == "level1_first", "damaged reports are left out"
     (tmp_path / "level1_first-config-0/predictions.npz").unlink()
     assert gain() is None
 

@@ -17,9 +17,11 @@ from torch import nn
 
 from common import cli
 from common.config import LevelConfig
+from common.config.ended import DONE
 from common.data import Batches
 from common.runtime import Processes, Runtime
 from common.training import checkpoint
+from common.training.place import KEEP
 from common.utils.errors import UserError
 from common.verify_resume import outcome
 from helpers.networks import built, quick, small_network, small_splits
@@ -38,7 +40,7 @@ def torchrun(project, count, *arguments, restarts=0):
     """A process that starts `count` others, in `project`."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={count}", f"--max-restarts={restarts}", *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT), KEEP: "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=project, env=environment, **pipes)
 
@@ -52,12 +54,13 @@ def finished(run):
 
 def by_itself(project, *arguments):
     """A single process, which has imported nothing of another copy of the project."""
-    subprocess.run([sys.executable, *map(str, arguments)], cwd=project, check=True)
+    command = [sys.executable, *map(str, arguments)]
+    subprocess.run(command, cwd=project, env=os.environ | {KEEP: "1"}, check=True)
 
 
-def unnormalised(place):
+def unnormalised(place, *options):
     """A copy of the project whose heads do not go by a batch's statistics."""
-    project = copy_project(place)
+    project = copy_project(place, *TINY, *options)
     none = "nn.Identity()"
     for file, norm, instead in (
         ("level3_fusion/fusion_head.py", "isinstance(first, RESIDUAL)", "False"),
@@ -90,11 +93,11 @@ def same_curve(one, two, keys=("train_loss", "val_loss")):
     [
         pytest.param(NAMES[0], [], marks=pytest.mark.slow, id="level1"),
         pytest.param(NAMES[2], [FROZEN], marks=pytest.mark.slow, id="level3"),
-        pytest.param(NAMES[1], GRADUAL, id="gradual"),
+        pytest.param(NAMES[1], GRADUAL, marks=pytest.mark.slow, id="gradual"),
     ],
 )
 def test_two_processes_have_ones_loss_curve(tmp_path, level, options):
-    alone, two = unnormalised(tmp_path / "alone"), unnormalised(tmp_path / "two")
+    alone, two = (unnormalised(tmp_path / name, *options) for name in ("alone", "two"))
     by_itself(alone, f"{level}/run.py", *TINY, *options)
     text = finished(torchrun(two, 2, f"{level}/run.py", *TINY, *options))
     accuracies = same_curve(curve(alone, level), curve(two, level))
@@ -113,7 +116,7 @@ def test_two_processes_have_ones_loss_curve(tmp_path, level, options):
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
     level, script = NAMES[1], [f"{NAMES[1]}/run.py", *TINY, FROZEN]
-    whole, project = unnormalised(tmp_path / "whole"), unnormalised(tmp_path / "project")
+    whole, project = (unnormalised(tmp_path / name, FROZEN) for name in ("whole", "project"))
     by_itself(whole, *script)
     last, states = project / "runs/digits" / level / "last.pt", []
     for count, options in [(3, []), (3, ["--resume"]), (2, ["--resume"])]:
@@ -125,6 +128,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
         earlier = checkpoint.load(checkpoint.previous(last))  # go on from an epoch less
         assert len(earlier["history"]) == 2
         checkpoint.save(last, earlier)
+        last.with_name(DONE).unlink()  # as if it had been stopped there
     assert checkpoint.digest(states[0]) == checkpoint.digest(states[1]), "resumed, the same bits"
     one = checkpoint.load(whole / "runs/digits" / level / "last.pt")["network"]
     for name, value in states[2]["network"].items():
@@ -149,7 +153,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 @pytest.mark.slow
 def test_two_processes_then_one_then_two_have_ones_loss_curve(tmp_path):
     level, script = NAMES[1], [f"{NAMES[1]}/run.py", *TINY, *GRADUAL]
-    whole, project = unnormalised(tmp_path / "whole"), unnormalised(tmp_path / "project")
+    whole, project = (unnormalised(tmp_path / name, *GRADUAL) for name in ("whole", "project"))
     by_itself(whole, *script)
     until = tmp_path / "until.py"
     until.write_text(UNTIL)
@@ -238,8 +242,9 @@ def kill(run, rank, words):
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_killed_process_ends_the_others(tmp_path, rank):
-    project = copy_project(tmp_path / "project")
-    run = torchrun(project, 2, f"{NAMES[0]}/run.py", *TINY, "--train.epochs=5000")
+    options = [*TINY, "--train.epochs=5000"]
+    project = copy_project(tmp_path / "project", *options)
+    run = torchrun(project, 2, f"{NAMES[0]}/run.py", *options)
     kill(run, rank, "epoch 2/5000")
     text, _ = run.communicate(timeout=60)
     assert run.returncode != 0
@@ -254,14 +259,15 @@ def test_a_killed_process_ends_the_others(tmp_path, rank):
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_started_again_they_go_on_by_themselves(tmp_path, rank):
-    script = [f"{NAMES[0]}/run.py", *TINY, "--train.epochs=8", "--reports=reports"]
-    whole, project = (copy_project(tmp_path / name) for name in ("whole", "project"))
+    options = [*TINY, "--train.epochs=8", "--reports=reports"]
+    whole, project = (copy_project(tmp_path / name, *options) for name in ("whole", "project"))
+    script = [f"{NAMES[0]}/run.py", *options]
     finished(torchrun(whole, 2, *script))
     for name in ("runs", "reports"):  # a finished run is there, which is not what they go on with
         shutil.copytree(whole / name, project / name)
     for again in project.glob("runs/*/*/last.pt"):
         os.utime(again, (0, 0))
-    run = torchrun(project, 2, *script, restarts=1)
+    run = torchrun(project, 2, *script, "--anew", restarts=1)
     kill(run, rank, "epoch 3/8")
     text = finished(run)
     (epoch,) = re.findall(r"resumed after epoch (\d)", text)
@@ -293,7 +299,7 @@ def test_started_again_they_go_on_by_themselves(tmp_path, rank):
     ids=["option", "weights", "device", "batch", "differ"],
 )
 def test_errors_are_said_once(tmp_path, arguments, words):
-    project, ranks = copy_project(tmp_path / "project"), tmp_path / "ranks.py"
+    project, ranks = copy_project(tmp_path / "project", *TINY), tmp_path / "ranks.py"
     ranks.write_text(
         "import os, runpy, sys\n"
         "lr = '0.1' if os.environ['RANK'] == '1' else '0.2'\n"

@@ -21,6 +21,7 @@ import warnings
 import pytest
 from PIL import Image
 
+from common.training.place import DONE, KEEP
 from helpers import bad_files, spoiled
 from helpers.bad_words import COMMAND_LINE, CONFIG
 from helpers.makers import patched_checksums
@@ -30,7 +31,7 @@ from helpers.refusals import LEVELS, TINY, one_line
 pytestmark = pytest.mark.xdist_group("bad input")  # one process makes what they share
 
 SMALL = [*TINY, "--network.weights=none", "--network.arch={cnn: {depth: 4, width: 4}}"]
-SMALL += ["--network.trainable=[head]"]
+SMALL += ["--network.trainable=[head]", "--name=small"]
 TABLES = {
     "config": [
         ("1 --config mine.yaml", {"mine.yaml": text}, "mine.yaml: ", *words)
@@ -50,11 +51,11 @@ NAMES = [f"{kind}-{i}" for kind, rows in TABLES.items() for i in range(len(rows)
 # its folders, before it looks at weights and checkpoints; nothing in them belongs to a run.
 MAY_APPEAR = [
     r"project/data(/cache(/\w+(-\d+)?\.(npy|json))?)?",
-    r"project/runs(/[\w-]+(/level\d_[\w-]+(/lock)?|/reports)?)?",
+    r"project/runs(/[\w.-]+(/level\d_[\w.-]+(/doubts\.npz)?|/\.locks(/[\w.-]+)?|/reports)?)?",
     r"torch(/hub(/checkpoints)?)?",  # the folders of a download that failed
 ]
 # The id of the process that had the lock.
-MAY_CHANGE = [r"project/runs/[\w-]+/level\d_[\w-]+/lock"]
+MAY_CHANGE = [r"project/runs/[\w.-]+/\.locks/[\w.-]+"]
 
 
 def no_network(*_, **__):
@@ -128,11 +129,13 @@ def nothing_happened(before, after):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A project in which a small level 1 has run."""
-    project = copy_project(tmp_path_factory.mktemp("trained") / "project")
+    project = copy_project(tmp_path_factory.mktemp("trained") / "project", *TINY)
     script = project / LEVELS[1].name / "run.py"
     with inside(project) as patch:
         patch.setattr(sys, "argv", [str(script), *SMALL])
+        patch.setenv(KEEP, "1")  # so that it can be gone on with
         runpy.run_path(str(script), run_name="__main__")
+    (project / "runs/digits-none" / f"{LEVELS[1].name}-small" / DONE).unlink()
     return project
 
 
@@ -192,7 +195,8 @@ def test_the_evil_pickle_is_evil(tmp_path):
 
 def test_every_command_and_kind_is_given_bad_input():
     commands = {spelled_out(command)[0] for _, command, *_ in CASES}
-    modules = {"audit", "bench", "compare", "course", "find_lr", "grade", "predict", "site"}
+    modules = {"audit", "bench", "compare", "course", "find_lr", "grade", "labels", "new_level"}
+    modules |= {"predict", "runs", "site"}
     assert commands >= {module(name) for name in modules}
     assert len({repr(case[1:]) for case in CASES}) == len(CASES) >= 60
     assert min(map(len, TABLES.values())) >= 9
@@ -205,7 +209,9 @@ def test_good_input_is_not_refused(place, capsys):
         assert (code, text) == (0, "")
     before = snapshot(place)
     with pytest.raises(AssertionError, match="changed"):
-        nothing_happened(before, before | {"project/runs/digits/level1_baseline/best.pt": b""})
+        nothing_happened(
+            before, before | {"project/runs/digits-none/level1_baseline-small/best.pt": b""}
+        )
     with pytest.raises(AssertionError, match="written"):
         nothing_happened(before, before | {"here/mark": b""})
     with pytest.raises(AssertionError, match="lost"):

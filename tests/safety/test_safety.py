@@ -142,7 +142,7 @@ class Page(html.parser.HTMLParser):
 def hostile(tmp_path_factory):
     """The reports of a level on pictures whose classes and title are made to break a page."""
     place = tmp_path_factory.mktemp("hostile")
-    project = copy_project(place / "project")
+    project = copy_project(place / "project", "--train.epochs=1")
     make_picture_folder(place / "pets", CLASSES, per_class=10, test_per_class=4)
     options = [f"--data.root={place / 'pets'}", "--data.name=folder", "--network.weights=none"]
     options += ["--network.image_size=32", "--train.epochs=1", "--audit=false", "--reports=out"]

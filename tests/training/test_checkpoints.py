@@ -1,6 +1,8 @@
 """Checkpoints: as they were written, or refused by their checksum."""
 
 import random
+import tracemalloc
+import zlib
 
 import pytest
 import torch
@@ -53,3 +55,30 @@ def test_values_types_and_shapes_are_in_the_checksum():
         )
     }
     assert len(digests) == 14
+
+
+@pytest.mark.parametrize("length", [2**18, 2**18 + 1])
+@pytest.mark.parametrize("alike", [False, True])
+def test_what_is_packed_can_be_read(tmp_path, alike, length):
+    file = tmp_path / "best.pt"
+    weights = torch.zeros(16 * length) if alike else torch.randn(length).bfloat16()
+    checkpoint.save(file, {"network": {"w": weights}})
+    plain = file.read_bytes()
+    checkpoint.pack(file)
+    assert (file.read_bytes() == plain) == alike, "left as it is where it would unpack to too much"
+    assert torch.equal(checkpoint.load(file)["network"]["w"], weights)
+
+
+def test_a_packed_checkpoint_unpacks_to_a_bounded_size(tmp_path):
+    file = tmp_path / "best.pt"
+    checkpoint.save(file, {"network": {"w": torch.zeros(2**24)}})
+    plain = file.read_bytes()
+    file.write_bytes(checkpoint.PACKED + zlib.compress(plain[1::2] + plain[::2], 9))
+    bound = 32 * file.stat().st_size + 2**20
+    assert len(plain) > 16 * bound
+    tracemalloc.start()
+    with pytest.raises(checkpoint.Damaged, match="not a readable checkpoint"):
+        checkpoint.load(file)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 * bound

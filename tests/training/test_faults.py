@@ -10,15 +10,16 @@ import pytest
 from common.config import yaml_files
 from common.reports.store import Reports
 from common.training import checkpoint
+from common.training.place import DONE, KEEP
 from common.utils.files import read_json, read_npz
 from common.verify_resume import CLOCK, outcome
-from helpers.faults import OTHERS
 from helpers.makers import make_picture_folder
 from helpers.processes import Started
 from helpers.projects import NAMES, PROJECT, copy_project, python
 
 SCRIPT, NAME = f"{NAMES[0]}/run.py", f"{NAMES[0]}-seed1"
 FOLDER, REPORTS = f"runs/digits/{NAME}", "runs/digits/reports"
+NEW = f"{FOLDER}.new"
 TINY = ["--offline", "--network.arch=mlp", "--network.weights=none", "--network.image_size=32"]
 TINY += ["--train.epochs=3", "--train.batch_size=8", "--train.ema=0.9", "--train.threads=1"]
 TINY += ["--audit=false", "--seed=1"]
@@ -32,14 +33,15 @@ class Faulty:
     Args:
         place: an empty folder.
         options: of the run.
-        before: of a run that is finished when it begins; None: there was none.
+        again: whether it was finished once, and is run --anew.
     """
 
-    def __init__(self, place, options=DIGITS, before=None):
-        self.place, self.options = place, options
-        self.project, self.before = copy_project(place / "project"), place / "before"
-        if before:
-            python(SCRIPT, *options, *before, cwd=self.project)
+    def __init__(self, place, options=DIGITS, again=False):
+        self.place, self.options = place, [*options, *["--anew"] * again]
+        self.environment = {} if again else {KEEP: "1"}  # the state of training is compared, too
+        self.project, self.before = copy_project(place / "project", *DIGITS), place / "before"
+        if again:
+            python(SCRIPT, *options, cwd=self.project)
         for name in ("runs", "data"):
             (self.project / name).mkdir(exist_ok=True)
             shutil.copytree(self.project / name, self.before / name)
@@ -58,15 +60,17 @@ class Faulty:
             shutil.rmtree(self.project / name, ignore_errors=True)
             shutil.copytree(self.before / name, self.project / name)
         script = PROJECT / "tests/helpers/faults.py", self.place / "marks", how, number
-        run = Started(self.project, *script, SCRIPT, *self.options)
+        run = Started(self.project, *script, SCRIPT, *self.options, **self.environment)
         return run.wait(), run.text()[1]
 
     def go_on(self, resume=True):
         """Resume, or give the same command again where there is nothing to go on with."""
-        run = Started(self.project, SCRIPT, *self.options, *["--resume"] * resume)
+        options = self.options
+        if "--anew" in options and (resume := (self.project / NEW / "last.pt").is_file()):
+            options = options[:-1]
+        command = SCRIPT, *options, *["--resume"] * resume
+        run = Started(self.project, *command, **self.environment)
         status, complaints = run.wait(), run.text()[1]
-        if status == 2 and "made with other train.lr" in complaints:  # by the one before
-            return self.go_on(resume=False)
         assert status == 0 and "Traceback" not in complaints, complaints
 
 
@@ -82,16 +86,22 @@ def left(project):
     def timeless(history):
         return [{k: v for k, v in epoch.items() if k not in CLOCK} for epoch in history]
 
-    found = {"names": sorted(files(project)), **outcome(reported(project), NAME)}
-    found["history"] = timeless(json.loads((project / FOLDER / "history.json").read_text()))
-    for name in ("last.pt", "last.previous.pt"):
-        content = checkpoint.load(project / FOLDER / name)
-        content["history"] = timeless(content["history"])
-        del content["settings"]["resume"]
-        found[name] = checkpoint.digest(content)
-    found["config.yaml"] = yaml_files.read(project / FOLDER / "config.yaml") | {"resume": None}
+    folder = project / FOLDER
+    found = {"names": sorted(files(project))}
+    if (folder / "last.pt").is_file():
+        found |= outcome(reported(project), NAME)
+    found["history"] = timeless(json.loads((folder / "history.json").read_text()))
+    for name in ("best.pt", "last.pt", "last.previous.pt"):
+        if (folder / name).is_file():
+            content = checkpoint.load(folder / name)
+            content["history"] = timeless(content.get("history", []))
+            content["settings"] |= {"resume": None, "anew": None}
+            found[name] = checkpoint.digest(content)
+    asked = {"resume": None, "anew": None}
+    found["config.yaml"] = yaml_files.read(folder / "config.yaml") | asked
+    found[DONE] = read_json(folder / DONE) | {"when": None}
     for name, path in files(project).items():
-        if path.suffix in (".npz", ".png"):
+        if path.suffix in (".npz", ".svg", ".webp"):
             found[name] = path.read_bytes()
     return found
 
@@ -121,8 +131,8 @@ def fresh(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def again(tmp_path_factory):
-    """Where the same level's run of another config was finished."""
-    faulty = Faulty(tmp_path_factory.mktemp("again"), before=["--train.lr=0.1"])
+    """Where the same run was finished, and is run anew."""
+    faulty = Faulty(tmp_path_factory.mktemp("again"), again=True)
     faulty.left = left(faulty.project)
     return faulty
 
@@ -178,7 +188,7 @@ def test_all_files_are_written_in_one_place(fresh):
     ways = {what for what, _ in fresh.points}
     assert ways == {"begun", "half", "whole", "synced", "in place", "to be kept", "to be removed"}
     placed = {file for what, file in fresh.points if what == "in place"}
-    beside = {f"{FOLDER}/{name}" for name in (*OTHERS, "last.previous.pt")}
+    beside = {f"{FOLDER}/log.txt", f"{FOLDER}/last.previous.pt", f"runs/digits/.locks/{NAME}"}
     assert placed | beside == set(fresh.left["names"])
     accuracies = [epoch["val_accuracy"] for epoch in fresh.left["history"]]
     assert accuracies.index(max(accuracies)) == 1, "neither the first nor the last epoch"
@@ -224,7 +234,8 @@ def test_a_clock_that_goes_back_changes_nothing(fresh, tmp_path):
         tomorrow = path.stat().st_mtime + 24 * 3600
         os.utime(path, (tomorrow, tomorrow))
     (tmp_path / "back.py").write_text(BACK)
-    python(tmp_path / "back.py", SCRIPT, *fresh.options, "--resume", cwd=fresh.project)
+    command = tmp_path / "back.py", SCRIPT, *fresh.options, "--resume"
+    python(*command, cwd=fresh.project, **fresh.environment)
     assert left(fresh.project) == fresh.left
     report = fresh.project / REPORTS / NAME
     metrics, history = (read_json(report / f"{name}.json") for name in ("metrics", "history"))

@@ -1,5 +1,6 @@
 """Nothing is lost: killed runs go on to the same bits, stopped ones say how."""
 
+import json
 import os
 import random
 import signal
@@ -9,6 +10,7 @@ import pytest
 
 from common import cli, verify_resume
 from common.config import LevelConfig
+from common.training.place import KEEP
 from common.utils.errors import UserError
 from common.verify_resume import outcome
 from helpers.processes import Started
@@ -21,20 +23,20 @@ TINY += ["--network.image_size=32", "--train.threads=1", "--audit=false", "--rep
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """An uninterrupted run, and how long it took."""
-    project = copy_project(tmp_path_factory.mktemp("whole") / "project")
+    project = copy_project(tmp_path_factory.mktemp("whole") / "project", *TINY)
     started = time.monotonic()
-    python(f"{NAMES[1]}/run.py", *TINY, cwd=project)
+    python(f"{NAMES[1]}/run.py", *TINY, cwd=project, **{KEEP: "1"})
     project.seconds = time.monotonic() - started
     return project
 
 
 def kill_and_resume(whole, place, seed):
-    project, draw = copy_project(place / "project"), random.Random(seed)
-    run = Started(project, f"{NAMES[1]}/run.py", *TINY)
+    project, draw = copy_project(place / "project", *TINY), random.Random(seed)
+    run = Started(project, f"{NAMES[1]}/run.py", *TINY, **{KEEP: "1"})
     if run.wait(draw.uniform(0.3, 1.0) * whole.seconds) is None:
         os.kill(run.pid, signal.SIGKILL)
     run.wait()
-    python(f"{NAMES[1]}/run.py", *TINY, "--resume", cwd=project)
+    python(f"{NAMES[1]}/run.py", *TINY, "--resume", cwd=project, **{KEEP: "1"})
     assert outcome(project, NAMES[1]) == outcome(whole, NAMES[1])
     assert not list(project.glob("runs/digits/*/*.part"))
 
@@ -53,16 +55,17 @@ def test_more_killed_runs_go_on_to_the_same_bits(whole, tmp_path, seed):
 @pytest.mark.parametrize("level", [2, 4])
 @pytest.mark.slow
 def test_a_user_can_have_it_proved(tmp_path, level):
-    project = copy_project(tmp_path / "project")
+    project = copy_project(tmp_path / "project", *TINY)
+    options = [*TINY, "--seed=1", "--runs", "mine"]
     if level == 4:  # which starts from level 3's
-        python(f"{NAMES[2]}/run.py", *TINY, "--train.epochs=1", "--seed=1", cwd=project)
-    text = python("-m", "common.course", "--verify-resume", level, *TINY, "--seed=1", cwd=project)
+        python(f"{NAMES[2]}/run.py", *options, cwd=project)
+    text = python("-m", "common.course", "--verify-resume", level, *options, cwd=project)
     assert text.count(": equal (") == 5 and "the same to the bit" in text, text
-    assert not list(project.glob(f"runs/digits/level{level}*")), "nothing in the project's own"
+    assert not list(project.glob(f"*/digits/level{level}*")), "nothing in the user's own"
 
 
 def test_a_copy_to_run_in_has_all_that_is_a_levels_own(tmp_path):
-    project = copy_project(tmp_path / "project")
+    project = copy_project(tmp_path / "project", *TINY)
     own = [f"{NAMES[0]}/{name}/mine.txt" for name in ("weights", "data", "runs")]
     left_out = [
         f"{NAMES[0]}/__pycache__/run.pyc",
@@ -72,13 +75,29 @@ def test_a_copy_to_run_in_has_all_that_is_a_levels_own(tmp_path):
     for file in (*own, *left_out, f"runs/digits/{NAMES[1]}/best.pt"):
         (project / file).parent.mkdir(parents=True, exist_ok=True)
         (project / file).write_text(file)
+    (project / "data/cache").mkdir(parents=True)
     with inside(project):
         place = verify_resume.copied(tmp_path / "copy", NAMES[0])
+    assert (place / "runs/cache").resolve() == (project / "data/cache").resolve()
     assert [(place / file).read_text() for file in own] == own
     assert not any((place / file).exists() for file in left_out)
     linked = ("data", "common/weights", f"runs/digits/{NAMES[1]}")
     assert all((place / name).resolve() == (project / name).resolve() for name in linked)
     assert not any((place / name).is_symlink() for name in (NAMES[0], "common", own[0]))
+
+
+@pytest.mark.parametrize("runs", [["--runs", "mine"], ["--runs=mine"], []])
+def test_the_proof_runs_in_its_own_folder(tmp_path, monkeypatch, runs):
+    (tmp_path / NAMES[0]).mkdir()
+    text = "import json, os, sys; from pathlib import Path\n"
+    text += "told = sys.argv[1:], os.environ.get('RUNGS_RUNS')\n"
+    text += "Path(__file__).with_name('told.json').write_text(json.dumps(told))\n"
+    (tmp_path / NAMES[0] / "run.py").write_text(text)
+    monkeypatch.setenv("RUNGS_RUNS", "theirs")
+    verify_resume._run(tmp_path, NAMES[0], ["--offline", *runs, "--seed", "1"])
+    options = ["--offline", "--seed", "1", "--reports", str(tmp_path / "reports")]
+    told = json.loads((tmp_path / NAMES[0] / "told.json").read_text())
+    assert told == [options, str(tmp_path / "runs")]
 
 
 def test_a_resumed_run_that_came_out_otherwise_is_named(monkeypatch, tmp_path):
@@ -103,7 +122,7 @@ def test_a_run_to_be_killed_that_ends_by_itself_says_why(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("how", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_says_how_to_go_on(tmp_path, how, status):
-    project = copy_project(tmp_path / "project")
+    project = copy_project(tmp_path / "project", *TINY)
     run = Started(project, f"{NAMES[1]}/run.py", *TINY, "--train.epochs=500")
     run.wait_for("epoch 1/500")
     os.kill(run.pid, how)

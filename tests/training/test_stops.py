@@ -168,7 +168,7 @@ def test_the_room_that_a_run_has_taken_is_its_own(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_disk_that_fills_up_loses_nothing(tmp_path):
-    project = copy_project(tmp_path / "project")
+    project = copy_project(tmp_path / "project", *TINY)
     python(f"{NAMES[0]}/run.py", *TINY, cwd=project)
     folder = project / "runs/digits" / NAMES[0]
     before = {path.name: path.read_bytes() for path in folder.glob("*.pt")}
@@ -211,12 +211,13 @@ def test_two_runs_of_one_level_do_not_meet(tmp_path):
     other.communicate()
     guards.lock(tmp_path)
     guards.lock(tmp_path)  # one process may run a level twice
-    assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+    lock = tmp_path.parent / ".locks" / tmp_path.name
+    assert lock.read_text() == f"{os.getpid()}\n"
 
 
 @pytest.mark.slow
 def test_of_two_courses_started_at_once_one_says_that_the_other_is_at_work(tmp_path):
-    project = copy_project(tmp_path / "project")
+    project = copy_project(tmp_path / "project", *TINY)
     options = [*TINY[:-1], "--data.limit=120", "--train.epochs=1"]
     courses = [Started(project, "-m", "common.course", *options) for _ in range(2)]
     ended = {course.wait(): course.text()[1] for course in courses}
@@ -240,7 +241,7 @@ def test_a_file_system_without_locks_stops_no_run(tmp_path, monkeypatch, caplog)
 
 @pytest.mark.parametrize("cause", ["held", "full"])
 def test_a_run_that_cannot_be_leaves_what_is_there(tmp_path, cause):
-    project = copy_project(tmp_path / "project")
+    project = copy_project(tmp_path / "project", *TINY)
     folder = project / "runs/digits" / NAMES[0]
     folder.mkdir(parents=True)
     if cause == "held":  # by a run that is on its way, as last.pt tells
@@ -252,7 +253,9 @@ def test_a_run_that_cannot_be_leaves_what_is_there(tmp_path, cause):
         checkpoint.save(folder / "last.pt", facts | {"ema": {}, "history": [epoch]})
         with pytest.raises(UserError, match="an unfinished run"):
             check_unfinished(folder, config)
-    with open(folder / "lock", "w") as held:
+    lock = folder.parent / ".locks" / folder.name
+    lock.parent.mkdir()
+    with open(lock, "w") as held:
         if cause == "held":  # by this process
             held.write(f"{os.getpid()}")
             held.flush()

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from common import experiment
+from common import commands
 from common.config import Benchmark, LevelConfig, TrainConfig
 from common.config.schema import comparable, differences
 from common.training import checkpoint
@@ -175,9 +175,9 @@ def test_all_runs_are_looked_at_before_the_first(tmp_path, monkeypatch):
     folder = runs_folder("digits") / run_name(level.name, "config", 2)
     stopped(folder, settings.with_seed(2), monkeypatch, write=2)
     with pytest.raises(UserError, match="level3_mine-seed2, after 1 of 4 epochs: --resume goes on"):
-        experiment.check_unfinished_runs([(level, config()), (level, settings)])
+        commands.check_unfinished_runs([(level, config()), (level, settings)])
     settings.resume = True
-    experiment.check_unfinished_runs([(level, config()), (level, settings)])
+    commands.check_unfinished_runs([(level, config()), (level, settings)])
 
 
 def test_halves_of_files_are_cleared_and_those_of_who_is_at_work_are_not(tmp_path):

@@ -2,7 +2,7 @@
 its figures are enough for. Plotting libraries are imported where a picture is drawn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +17,8 @@ from common.utils.files import write_together
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_STEPS = 10**6  # of a learning rate that is drawn
+MOST_RATES = 10**6  # that are drawn
+SUFFIXES = ".svg", ".webp", ".png"  # the last: of earlier reports
 
 
 class Picture(NamedTuple):
@@ -28,7 +29,7 @@ class Picture(NamedTuple):
     caption: str = ""
 
 
-ALBUM = {  # file name, without .png -> picture
+ALBUM = {  # file name, without its suffix -> picture
     "contact_sheet": Picture(
         "data",
         "Training pictures with their classes",
@@ -40,7 +41,7 @@ ALBUM = {  # file name, without .png -> picture
         "Train is measured while it trains, augmentation and dropout included; val after each "
         "epoch. The epoch with the highest val accuracy was kept and tested.",
     ),
-    "learning_rate": Picture("rate", "Learning rate of the head by epoch"),
+    "learning_rate": Picture("rate", "Learning rate of each part that trains, by epoch"),
     "reliability": Picture(
         "confidence",
         "How often it is right, by how sure it is",
@@ -80,8 +81,14 @@ ALBUM = {  # file name, without .png -> picture
 }
 
 
-def left_out(pictures: Sequence[str]) -> str:
+OF_FIGURES = [  # that the figures of a run are enough for, its data and weights aside
+    name for name, picture in ALBUM.items() if picture.section not in ("data", "pictures")
+]
+
+
+def left_out(pictures: Iterable[str]) -> str:
     """What a page says of the pictures of test images that are not among these; "" of none."""
+    pictures = [*pictures]
     if not any(ALBUM[name].section == "pictures" for name in pictures):
         where = "they are made where the pictures and the run's weights are"
         return f"Pictures of test images are left out: {where}."
@@ -109,7 +116,7 @@ def draw(
         "reliability": diagnostics.reliability(run.probabilities, run.labels),
     }
     rates, steps = learning_rates(run)
-    if steps:
+    if any(not np.all(values == values[0]) for values in rates.values()):
         pictures["learning_rate"] = diagnostics.rates(rates, steps)
     if below:
         answers = below.predictions, run.predictions
@@ -122,37 +129,53 @@ def draw(
 
 
 def files(pictures: dict[str, "Figure"]) -> dict[str, bytes]:
-    """Pictures as the files that they become, each a PNG of its name."""
-    from common.reports.figures import plots
+    """Pictures as the files that they become, by file name."""
+    from common.reports.figures.style import file_of
 
-    return {f"{name}.png": plots.png(figure) for name, figure in pictures.items()}
-
-
-def save(pictures: dict[str, "Figure"], folder: Path) -> None:
-    """Write pictures into a folder."""
-    write_together({folder / name: content for name, content in files(pictures).items()})
+    drawn = {name: file_of(figure) for name, figure in pictures.items()}
+    return {f"{name}{suffix}": content for name, (suffix, content) in drawn.items()}
 
 
-def there(folder: Path) -> list[str]:
-    """The names of the pictures that lie in a folder."""
-    return [name for name in ALBUM if (folder / f"{name}.png").is_file()]
+def places(names: Iterable[str], folder: Path) -> list[Path]:
+    """Where the files of pictures may lie in a folder."""
+    return [folder / f"{name}{suffix}" for name in names for suffix in SUFFIXES]
 
 
-def learning_rates(run: Run) -> tuple[np.ndarray, int]:
-    """The head's learning rate at each step of the epochs that were run, and the steps of one.
+def save(pictures: dict[str, "Figure"], folder: Path, instead_of: Iterable[str] = ()) -> None:
+    """Write pictures into a folder, instead of those of the same names and of further ones."""
+    new = {folder / name: content for name, content in files(pictures).items()}
+    write_together(new, instead_of=places([*pictures, *instead_of], folder))
+
+
+def there(folder: Path) -> dict[str, str]:
+    """The pictures that lie in a folder: name -> file name."""
+    found = [file.name for file in places(ALBUM, folder) if file.is_file()]
+    return {name.partition(".")[0]: name for name in reversed(found)}  # the first suffix last
+
+
+def learning_rates(run: Run) -> tuple[dict[str, np.ndarray], int]:
+    """The learning rate of each part that trains at each step of the epochs that were run, NaN
+    where it is still frozen, the head first; and the steps of an epoch.
 
     Where the settings do not say, or they are too many to draw, no rates and 0.
     """
-    train, rates = run.metrics["settings"].get("train"), []
+    train = run.metrics["settings"].get("train")
     steps = steps_per_epoch(run.metrics["data"]["train"], train["batch_size"]) if train else 0
-    if not 0 < steps * len(run.history) <= MOST_STEPS:
-        return np.zeros(0), 0
+    parts = run.metrics["trainable"]
+    if not 0 < steps * len(run.history) * len(parts) <= MOST_RATES:
+        return {}, 0
     try:
         schedule = build_schedule(train["schedule"], steps * train["epochs"])
     except UserError:  # one that this version does not know
-        return np.zeros(0), 0
-    peak = train.get("head_lr") or train["lr"]
+        return {}, 0
+    rates = {part: np.full(steps * len(run.history), np.nan) for part in reversed(parts)}
     for epoch in range(len(run.history)):
         schedule.see(run.history[:epoch])
-        rates += [peak * schedule(epoch * steps + step) for step in range(steps)]
-    return np.array(rates), steps
+        trained = schedule.unfrozen(parts, epoch + 1)
+        factors = [schedule(epoch * steps + step) for step in range(steps)]
+        for depth, part in enumerate(rates):
+            if part in trained:
+                peak = part == "head" and train.get("head_lr") or train["lr"]
+                own = peak * schedule.layer_decay**depth * np.array(factors)
+                rates[part][epoch * steps :][:steps] = own
+    return rates, steps

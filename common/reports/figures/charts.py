@@ -1,13 +1,16 @@
 """Pictures of what tools measure: speed, learning rates, systems beside each other."""
 
+import itertools
+from itertools import pairwise
+
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from matplotlib.transforms import Bbox
 
-from common.reports.figures.plots import BLUE, GREEN, GREY, STYLE, VERMILLION, broken
+from common.reports.figures.style import BLUE, FAINT, GREEN, GREY, STYLE, VERMILLION, broken
 
 
 @matplotlib.rc_context(STYLE)
@@ -17,27 +20,29 @@ def speed(report: dict) -> Figure:
     Args:
         report: bench.json, of which it reads `levels`, `image_size` and `growth`.
     """
-    figure = Figure(figsize=(10, 3.6))
+    figure = Figure(figsize=(9.6, 3.8))
     compared, *grown = figure.subplots(1, 3, width_ratios=[1.6, 1, 1])
     names, rows = list(report["levels"]), list(report["levels"].values())
     y = np.arange(len(rows))
-    for shift, key, color, hatch in ((-0.19, "plain", "0.75", "//"), (0.19, "ours", BLUE, "")):
-        seconds = [row[f"{key}_s"] for row in rows]
-        compared.barh(y + shift, seconds, 0.36, color=color, hatch=hatch, label=key, edgecolor="w")
+    looks = {"plain": {"color": FAINT}, "ours": {"color": BLUE}}
+    for shift, (key, look) in zip((-0.19, 0.19), looks.items(), strict=True):
+        compared.barh(y + shift, [row[f"{key}_s"] for row in rows], 0.34, label=key, **look)
     for i, row in enumerate(rows):
-        text = f" {row['ratio']:.1f} times faster"
-        compared.text(row["ours_s"], i + 0.19, text, va="center", color=BLUE, fontsize=9)
+        text, end = f"{row['ratio']:.1f} times faster", (row["ours_s"], i + 0.19)
+        compared.annotate(text, end, (4, 0), textcoords="offset points", va="center", fontsize=9)
     compared.set_yticks(y, list(map(broken, names)))
-    compared.set(title=f"Seconds a level, {report['image_size']} px", xlabel="s")
+    compared.set(title=f"Each level at {report['image_size']} px", xlabel="seconds")
     compared.invert_yaxis()
-    figure.legend(loc="outside lower left", ncols=2)
-    panels = {"pictures": "training pictures", "image_size": "side, px"}
+    figure.legend(loc="outside upper left", ncols=2)
+    level = broken(report["growth"]["level"]).split("\n")[0]
+    panels = {"pictures": "training pictures", "image_size": "side of a picture, px"}
     for axes, (key, label) in zip(grown, panels.items(), strict=True):
         grown_by = report["growth"][key]
         axes.plot([p[key] for p in grown_by], [p["s"] for p in grown_by], "o-", color=BLUE)
-        axes.set(title=f"Ours over {label}", xlabel=label, ylabel="s", ylim=(0, None))
+        axes.set(title=f"Ours, {level}", xlabel=label, ylabel="seconds", ylim=(0, None))
         axes.set_xlim(0, None)
         axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.grid()
     return figure
 
@@ -53,7 +58,7 @@ def learning_rates(rates: np.ndarray, losses: np.ndarray, chosen: float, now: fl
         axes.axvline(rate, color=color, linestyle=line, label=f"{name}: {rate:.1e}")
     axes.set(title="Loss while the rate grows", xlabel="learning rate", ylabel="smoothed loss")
     axes.xaxis.set_major_formatter("{x:.0e}")
-    axes.legend(frameon=True, framealpha=1, edgecolor="none")  # the marks go below it
+    figure.legend(loc="outside upper right", ncols=2, fontsize=9)
     axes.grid()
     return figure
 
@@ -63,35 +68,43 @@ def accuracy_over_time(rows: list[dict]) -> Figure:
     """Test accuracy over seconds, a point a row; rows that were not measured are left out.
 
     Args:
-        rows: of comparison.json; `strategy` gives colour and marker.
+        rows: of comparison.json; `strategy` gives colour and marker. A line joins the ladder's.
     """
-    figure = Figure(figsize=(8, 4.4))
+    figure = Figure(figsize=(8, 4.6))
     axes = figure.subplots()
-    kinds = {"ladder": (BLUE, "o"), "scratch": (VERMILLION, "s"), "transfer": (GREEN, "^")}
+    kinds = {"ladder": (BLUE, "o-"), "scratch": (VERMILLION, "s"), "transfer": (GREEN, "^")}
     measured = [row for row in rows if row["test_accuracy"] is not None]
     points = [(row["seconds"], 100 * row["test_accuracy"]) for row in measured]
-    for kind, (color, marker) in kinds.items():
+    climbed = []
+    for kind, (color, look) in kinds.items():
         own = [p for p, row in zip(points, measured, strict=True) if row["strategy"] == kind]
+        climbed = own if kind == "ladder" else climbed
         if own:
-            axes.plot(*zip(*own, strict=True), marker, color=color, label=kind, linestyle="none")
-    axes.set(title="Test accuracy (%) over time", xlabel="seconds", xscale="log")
+            axes.plot(*zip(*own, strict=True), look, color=color, label=kind, linewidth=1)
+    axes.set(title="Test accuracy (%) over time", xscale="log")
+    axes.set_xlabel("seconds, with those of the runs that one starts from")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_formatter("")
     axes.margins(x=0.15, y=0.12)
     axes.grid()
     if axes.lines:
-        axes.legend(loc="lower right")
+        figure.legend(loc="outside upper right", ncols=3, handlelength=2)
     figure.draw_without_rendering()  # so that names know where they stand
-    centres = [axes.transData.transform(point) for point in points]
-    taken = [Bbox([centre - 5, centre + 5]) for centre in centres]
+    taken = [Bbox([centre - 6, centre + 6]) for centre in axes.transData.transform(points)]
+    for ends in pairwise(axes.transData.transform(climbed)):
+        taken += [Bbox([place - 2, place + 2]) for place in np.linspace(*ends, 40)]
     for row, point in zip(measured, points, strict=True):
         _name(axes, row["config"], point, taken)
     return figure
 
 
 def _name(axes: Axes, name: str, point: tuple[float, float], taken: list[Bbox]) -> None:
-    """Write a name beside its point, at the first of four places where it covers no other."""
-    for x, y, side in ((6, 4, "left"), (6, -11, "left"), (-6, 4, "right"), (-6, -11, "right")):
-        text = axes.annotate(name, point, (x, y), textcoords="offset points", fontsize=8, ha=side)
+    """Write a name beside its point, at the nearest place where it covers nothing."""
+    sides = ((1, 0, "left"), (0, 1, "center"), (0, -1, "center"), (-1, 0, "right"))
+    for away, (x, y, side) in itertools.product((8, 14, 22, 32), sides):
+        place = {"xytext": (x * away, y * away), "textcoords": "offset points", "ha": side}
+        text = axes.annotate(name, point, fontsize=9, va="center", **place)
         box = text.get_window_extent()
         if not any(box.overlaps(other) for other in taken):
             break
@@ -128,5 +141,6 @@ def gaps(rows: list[dict], histories: list[list[dict]]) -> Figure:
         axes.set_xticks([tick for tick in ticks if 1 <= tick <= epochs[-1]])
         axes.grid(axis="y")
     panels[0].set_ylabel("accuracy, %")
-    panels[0].legend(loc="lower right", fontsize=9)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper right", ncols=2, fontsize=9)
     return figure

@@ -10,12 +10,16 @@ from matplotlib.ticker import MaxNLocator
 
 from common.evaluation import statistics
 from common.evaluation.statistics import BINS, compare
-from common.reports.figures.plots import BLUE, GREEN, GREY, ORANGE, SKY, STYLE, VERMILLION, short
+from common.reports.figures.style import BLUE, FAINT, GREEN, GREY, INK, STYLE, VERMILLION, short
 
 FEW = 10  # pictures: a share of fewer says little
 SHOWN_CLASSES = 20  # up to here every class has a bar, else the ten at either end
 MARKERS = "os^Dv<>pX*"
-COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, SKY)
+LINES = "-", "--", "-.", ":"
+COLOURS = (  # ten that have contrast on white and on black, the darker of a like pair first
+    *(BLUE, VERMILLION, GREEN, "#8B62D9", "#B07D00"),
+    *("#2F8FC8", "#E0457B", "#7D8C1F", "#8C6D5A", "#808080"),
+)
 
 
 @matplotlib.rc_context(STYLE)
@@ -28,14 +32,15 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS)
     figure = Figure(figsize=(4.6, 4.6))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     edges = np.linspace(0, 1, bins + 1)
-    bars = {"x": (edges[1:] + edges[:-1]) / 2, "bins": list(edges), "shrink": 0.9, "edgecolor": "w"}
+    bars = {"x": (edges[1:] + edges[:-1]) / 2, "bins": list(edges), "shrink": 0.9, "linewidth": 0}
     few = f"right, of fewer than {FEW} pictures"
-    for chosen, color, label in ((counts >= FEW, SKY, "right"), (counts < FEW, "0.85", few)):
+    parts = (counts >= FEW, BLUE, 0.6, "right"), (counts < FEW, *FAINT, few)
+    for chosen, color, alpha, label in parts:
         heights = np.where(chosen & (counts > 0), right, 0)
-        seaborn.histplot(**bars, weights=heights, color=color, alpha=1, label=label, ax=upper)
-    seaborn.histplot(**bars, weights=counts, color="0.6", alpha=1, ax=lower)
+        seaborn.histplot(**bars, weights=heights, color=color, alpha=alpha, label=label, ax=upper)
+    seaborn.histplot(**bars, weights=counts, color=INK, alpha=0.5, ax=lower)
     upper.plot([0, 1], [0, 1], ":", color=GREY, label="as sure as right")
-    upper.plot(confidence, right, "o", color=BLUE, markersize=4, label="mean confidence")
+    upper.plot(confidence, right, "o", color=INK, markersize=4, label="mean confidence")
     upper.set(title="Reliability", ylabel="share right", ylim=(0, 1.02))
     lower.set(xlabel="confidence", ylabel="pictures", xlim=(0, 1))
     lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
@@ -62,15 +67,12 @@ def class_gains(
         order = order[: SHOWN_CLASSES // 2] + order[-SHOWN_CLASSES // 2 :]
     gains = 100 * np.array([found[c]["gain"] for c in order])
     low, high = 100 * np.array([found[c]["interval"] for c in order]).T
-    figure = Figure(figsize=(6, 0.9 + 0.27 * len(order)))
+    figure = Figure(figsize=(4.6, 0.9 + 0.27 * len(order)))
     axes, y = figure.subplots(), np.arange(len(order))
     colours = [VERMILLION if gain < 0 else GREEN for gain in gains]
-    seaborn.barplot(
-        x=gains, y=y, hue=y, palette=colours, orient="h", native_scale=True,
-        saturation=1, width=0.65, dodge=False, legend=False, ax=axes,
-    )  # fmt: skip
-    axes.hlines(y, low, high, color="0.25", linewidth=1.2)
-    axes.axvline(0, color="0.25", linewidth=1)
+    axes.barh(y, gains, 0.65, color=colours)
+    axes.hlines(y, low, high, color=INK, linewidth=1.2)
+    axes.axvline(0, color=INK, linewidth=1)
     axes.set_yticks(y, [short(classes[c], 24) for c in order], fontsize=9)
     axes.set(title=f"Gain over {level} by class", xlabel="points, with 95 % intervals")
     axes.grid(axis="x")
@@ -78,20 +80,28 @@ def class_gains(
 
 
 @matplotlib.rc_context(STYLE)
-def rates(values: np.ndarray, steps: int) -> Figure:
-    """The learning rate of the head at each step.
+def rates(parts: dict[str, np.ndarray], steps: int) -> Figure:
+    """The learning rate at each step: a line for each of the parts that have the same.
 
     Args:
-        values: (n,) one a step.
+        parts: name -> (n,) one a step, NaN where it does not train.
         steps: of an epoch.
     """
-    figure = Figure(figsize=(5, 2.6))
+    alike: dict[bytes, list[str]] = {}
+    for name, values in parts.items():
+        alike.setdefault(values.tobytes(), []).append(name)
+    figure = Figure(figsize=(4.6, 2.8))
     axes = figure.subplots()
-    axes.plot((np.arange(len(values)) + 1) / steps, values, color=BLUE)
+    for i, names in enumerate(alike.values()):
+        values = parts[names[0]]
+        label = ", ".join(names if len(names) < 3 else [f"{names[0]} to {names[-1]}"])
+        look = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i % len(LINES)]}
+        axes.plot((np.arange(len(values)) + 1) / steps, values, label=label, **look)
     axes.set(title="Learning rate", xlabel="epoch", ylim=(0, None))
     axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid()
+    figure.legend(loc="outside upper right", ncols=min(len(alike), 3), fontsize=9)
     return figure
 
 
@@ -99,20 +109,24 @@ def rates(values: np.ndarray, steps: int) -> Figure:
 def feature_plane(features: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> Figure:
     """Test pictures where their last features lie, in the plane of largest variance (PCA).
 
+    Ten classes have a colour and a marker each; of more, those that stand beside each other in the
+    order of labels share one.
+
     Args:
         features: (N, 2) float; labels: (N,) int; classes: names by label.
     """
-    figure = Figure(figsize=(6, 4.4))
+    figure = Figure(figsize=(7.2, 4.8))
     axes = figure.subplots()
-    present = np.unique(labels)
-    for i in present[:SHOWN_CLASSES]:
-        own = features[labels == i]
+    for i, group in enumerate(np.array_split(np.unique(labels), len(COLOURS))):
+        if not len(group):
+            continue
+        names = [short(classes[c], 24) for c in group]
         axes.plot(
-            *own.T, MARKERS[i % len(MARKERS)], color=COLOURS[i % len(COLOURS)], markersize=3,
-            alpha=0.5, label=short(classes[i], 24), linestyle="none",
+            *features[np.isin(labels, group)].T, MARKERS[i], color=COLOURS[i], markersize=4,
+            alpha=0.9, markeredgewidth=0, linestyle="none",
+            label=names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}",
         )  # fmt: skip
-    some = f", {SHOWN_CLASSES} of {len(present)} classes" if len(present) > SHOWN_CLASSES else ""
-    axes.set(title=f"Test pictures by their last features{some}", xticks=[], yticks=[])
+    axes.set(title="Test pictures by their last features", xticks=[], yticks=[])
     axes.set(xlabel="first principal component", ylabel="second")
-    figure.legend(loc="outside right center", fontsize=8, markerscale=2)
+    figure.legend(loc="outside right center", fontsize=9, markerscale=1.6, handlelength=1)
     return figure

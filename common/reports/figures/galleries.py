@@ -8,11 +8,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from common.reports.figures.plots import STYLE, broken, short
+from common.reports.figures.style import PAPER, STYLE, broken, numbered, short
 
 LINE, GAP, NAME = 0.15, 0.1, 0.3  # inches: a line of text, between pictures, a row's name
 
 BOLD, SMALL = {"fontweight": "bold"}, {"fontsize": 8, "ha": "center"}
+ON_PAPER = STYLE | {"figure.facecolor": PAPER}  # one ground on any page: its pixels have one ink
 
 
 class Cell(NamedTuple):
@@ -26,7 +27,7 @@ class Cell(NamedTuple):
     below: str = ""
 
 
-@matplotlib.rc_context(STYLE)
+@matplotlib.rc_context(ON_PAPER)
 def grid(
     rows: Sequence[Sequence[Cell]], size: tuple[float, float], names: Sequence[str] = ()
 ) -> Figure:
@@ -64,7 +65,8 @@ def grid(
             scale = side / max(wide, tall) / 2
             x, y = wide * scale, tall * scale
             place = middle - x, middle + x, (top + bottom) / 2 + y, (top + bottom) / 2 - y
-            axes.imshow(cell.picture, "gray", aspect="auto", interpolation="nearest", extent=place)
+            smooth = "bicubic" if cell.picture.dtype == np.uint8 else "nearest"
+            axes.imshow(cell.picture, "gray", aspect="auto", interpolation=smooth, extent=place)
             axes.text(middle, place[3] - GAP / 4, cell.above, BOLD, va="bottom", **SMALL)
             axes.text(middle, place[2] + GAP / 4, cell.below, va="top", **SMALL)
         bottom += below
@@ -115,7 +117,7 @@ def overlay(image: np.ndarray, places: np.ndarray | None, size: int) -> np.ndarr
 
 
 def answers(
-    images: np.ndarray, truths: Sequence[str], lines: Sequence[str], columns: int = 6
+    images: np.ndarray, truths: Sequence[str], lines: Sequence[str], columns: int = 3
 ) -> Figure:
     """Pictures, each with its true class above and what was answered below.
 
@@ -124,34 +126,37 @@ def answers(
         truths, lines: N texts.
     """
     cells = map(Cell, images.transpose(0, 2, 3, 1), map(short, truths), map(short, lines))
-    return grid(_in_rows(list(cells), columns), (1.5, 1.9))
+    return grid(_in_rows(list(cells), columns), (1.45, 1.85))
 
 
 def changes(
     images: np.ndarray,
     truths: Sequence[str],
-    before: Sequence[str],
-    after: Sequence[str],
+    levels: dict[str, Sequence[str]],
     fixed: Sequence[int],
     broken: Sequence[int],
-    columns: int = 6,
+    columns: int = 3,
 ) -> Figure:
-    """What a level fixed, then what it broke: the truth above, both answers below.
+    """What a level fixed, then what it broke: the truth above, below what each level says.
 
     Args:
         images: uint8 (N, 3, H, W).
-        truths, before, after: N texts.
+        truths: N texts.
+        levels: name -> N texts, of the level below and of the one that changed it.
         fixed, broken: indices of the pictures to show.
     """
     rows, names = [], []
     for name, chosen in (("fixed", fixed), ("broken", broken)):
-        both = [f"{short(before[i])}\n{short(after[i])}" for i in chosen]
+        both = [
+            "\n".join(f"{numbered(level)}: {lines[i]}" for level, lines in levels.items())
+            for i in chosen
+        ]
         pixels = [images[i].transpose(1, 2, 0) for i in chosen]
         cells = list(map(Cell, pixels, [short(truths[i]) for i in chosen], both))
         own = _in_rows(cells, columns)
         rows, names = rows + own, names + [name, *[""] * len(own)][: len(own)]
     rows[0] = [*rows[0], *[Cell()] * (columns - len(rows[0]))]  # as wide, also if they are few
-    return grid(rows, (1.55, 2.05), names)
+    return grid(rows, (1.46, 1.95), names)
 
 
 def side_by_side(
@@ -177,15 +182,14 @@ def side_by_side(
 
 
 def feature_maps(image: np.ndarray, stages: dict[str, np.ndarray]) -> Figure:
-    """The most active channels of each stage for one picture, a row a stage.
+    """A picture, and below it a row a stage: the stage's most active channels for the picture.
 
     Args:
         image: uint8 (3, H, W).
         stages: name -> float (k, h, w), k at most 6.
     """
-    rows = [[Cell(), *map(Cell, maps)] for maps in stages.values()]
-    rows[0][0] = Cell(image.transpose(1, 2, 0))
-    return grid(rows, (1.2, 1.2), list(stages))
+    rows = [[Cell(image.transpose(1, 2, 0))], *(list(map(Cell, m)) for m in stages.values())]
+    return grid(rows, (1.2, 1.2), ["picture", *stages])
 
 
 def filters(weights: np.ndarray) -> Figure:

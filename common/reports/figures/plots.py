@@ -1,70 +1,28 @@
-"""Every picture, from plain arrays: arrays in, a matplotlib Figure out, nothing on screen.
+"""Charts of a level and of the ladder, from plain arrays: arrays in, a matplotlib Figure out."""
 
-One visual language: Okabe and Ito's colours, which colour-blind readers tell apart; every line
-also has its own marker and dash, so that it survives a grey printer. A Figure is made directly,
-without pyplot's global state, and made a file by `png`.
-"""
-
-import io
 import math
 import textwrap
 from collections.abc import Sequence
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
-import seaborn
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 from sklearn import metrics
 
+from common.reports.figures.style import BLUE, FAINT, GREY, INK, STYLE, VERMILLION, broken
 from common.reports.text import points
 
-# Okabe & Ito, "Color Universal Design", 2008
-BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#595959"
-ORANGE, SKY = "#E69F00", "#56B4E9"
-STYLE = {
-    "figure.dpi": 120,
-    "figure.constrained_layout.use": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.titlesize": 11,
-    "font.size": 10,
-    "grid.color": "0.9",
-    "legend.frameon": False,
-    "legend.handlelength": 3.2,  # room for dashes
-    "lines.linewidth": 1.8,
-    "text.parse_math": False,  # a class may be called "$5 note$"
-}
 NUMBERED_CLASSES = 20  # up to here the confusion matrix has room for numbers in its cells
-SHARES = (0, 1, 5, 10, 20, 40, 60, 80, 100)  # percent, named on its scale of colours
+SHARES = (0, 1, 5, 10, 20, 40, 60, 80, 100)  # percent, where its next colour begins
+DEPTHS = np.linspace(0.2, 1, len(SHARES) - 1)  # of its colours, so that rare confusions are seen
+ON_DARK = 60  # percent: from here on, numbers are white on both grounds
 NAMED_CLASSES = 25  # from here on it names every second, third ... class
-
-
-def short(name: str, length: int = 20) -> str:
-    """A name that takes less than `length` characters."""
-    return name if len(name) < length else f"{name[: length - 2]}…"
-
-
-def broken(level: str) -> str:
-    """A level's name on two lines: its number, and what it is about."""
-    return level.replace("_", "\n", 1).replace("_", " ")
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as a PNG of 256 colours: a third of the size, with no difference to see."""
-    drawn, content = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn)
-    with Image.open(drawn) as image:
-        colours = image.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=0)
-        colours.save(content, "PNG", optimize=True)
-    return content.getvalue()
 
 
 @matplotlib.rc_context(STYLE)
@@ -100,8 +58,8 @@ def training_curves(history: list[dict], best_epoch: int) -> Figure:
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: Sequence[str]) -> Figure:
     """Of each true class (row) the percentage that was taken for each class (column).
 
-    Colours follow the square root of the percentage, so that rare confusions are seen too. More
-    than 20 classes stand in an order that puts those beside each other that are confused.
+    More than 20 classes have colours alone, and stand in an order that puts those beside each other
+    that are confused.
 
     Args:
         labels: (N,) int, the truth; an index into `classes`.
@@ -119,35 +77,46 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: Seque
     longest = max(len(line) for name in names[::every] for line in name.splitlines())
     lines = max(name.count("\n") + 1 for name in names)
     # in inches
-    cell = max(0.42 if every == 1 else 8 / count, 0.16 * lines / every, 2.4 / count)
-    side = cell * count + 0.085 * longest + 0.6
-    figure = Figure(figsize=(side + 1.0, side + 0.3))
+    cell = max(0.35 if every == 1 else 7.5 / count, 0.16 * lines / every, 2.4 / count)
+    side = cell * count + 0.085 * longest + 0.3
+    figure = Figure(figsize=(side, side + (0.2 if count <= NUMBERED_CLASSES else 0.8)))
     axes = figure.subplots()
-    numbered = count <= NUMBERED_CLASSES
-    numbers = np.where(counts > 0, np.char.mod("%.0f", percent), "")
-    seaborn.heatmap(
-        percent,
-        ax=axes,
-        cmap="Blues",
-        norm=PowerNorm(0.5, 0, 100),
-        square=True,
-        annot=numbers if numbered else False,
-        fmt="",
-        annot_kws={"size": 9},
-        linewidths=0.5 if every == 1 else 0,
-        cbar_kws={"label": "% of the true class", "shrink": 0.8, "ticks": SHARES},
-    )
+    axes.set(xlim=(0, count), ylim=(count, 0), aspect="equal")
+    axes.spines[:].set(visible=True, color=FAINT)
+    gap = 0.03 if every == 1 else 0.0
+    for (low, high), depth in zip(pairwise(SHARES), DEPTHS, strict=True):
+        cells = _squares(*np.nonzero((low < percent) & (percent <= high)), gap)
+        shade = {"facecolor": (BLUE, depth), "linewidth": 0}
+        axes.add_patch(
+            PathPatch(cells, label=f"to {high} %" if low else f"under {high} %", **shade)
+        )
+    if count <= NUMBERED_CLASSES:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            share = percent[row, column]
+            axes.text(
+                column + 0.5, row + 0.5, f"{share:.0f}" if share > 0.5 else "<1",
+                color="white" if share > ON_DARK else INK, fontsize=9,
+                ha="center", va="center_baseline",
+            )  # fmt: skip
+        axes.set_title("% of each true class; blank: never", fontsize=10, weight="normal")
+    else:
+        figure.legend(loc="outside lower center", ncols=4, fontsize=9, handlelength=1.2)
+        axes.set_title("Of each true class; no colour: never", fontsize=10, weight="normal")
     ticks = np.arange(0, count, every)
     axes.set_xticks(ticks + 0.5, names[::every], rotation=90, fontsize=9)
     axes.set_yticks(ticks + 0.5, names[::every], rotation=0, fontsize=9)
     named = f" (1 of {every} named)" if every > 1 else ""
     axes.set_xlabel(f"predicted class{named}", labelpad=8)
     axes.set_ylabel(f"true class{named}", labelpad=8)
-    if numbered:
-        axes.set_title(
-            "in %; 0: less than half a percent; blank: none", fontsize=9, weight="normal"
-        )
     return figure
+
+
+def _squares(rows: np.ndarray, columns: np.ndarray, gap: float) -> Path:
+    """Cells of a table, `gap` less on every side, as one path: a file of thousands stays small."""
+    corners = np.array([(gap, gap), (1 - gap, gap), (1 - gap, 1 - gap), (gap, 1 - gap), (gap, gap)])
+    places = np.stack([columns, rows], 1)[:, None] + corners
+    codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]
+    return Path(places.reshape(-1, 2), codes * len(places))
 
 
 def similar_first(counts: np.ndarray) -> np.ndarray:
@@ -173,38 +142,41 @@ def ladder(rows: list[dict]) -> Figure:
     Args:
         rows: a dict a level, from the lowest: `level` (its name), `accuracy`, `low` and `high`
             (fractions; the interval's ends), `gain` (a fraction over the row before; None or
-            absent: not comparable, nothing is written) and with it `verdict`: only what is a
-            "gain" or a "loss" is coloured as one. `benchmark`: a fraction that is asked for, None
-            or absent where nothing is.
+            absent: not comparable, nothing is written) and with it `verdict`: only a "gain" or a
+            "loss" is in bold. `benchmark`: a fraction that is asked for, None or absent where
+            nothing is.
     """
-    figure = Figure(figsize=(max(4.6, 1.5 + 1.7 * len(rows)), 3.8))
+    figure = Figure(figsize=(max(4.6, 1 + 0.93 * len(rows)), 3.4))
     axes = figure.subplots()
     x = np.arange(len(rows))
     accuracy, low, high = (
         100 * np.array([r[key] for r in rows]) for key in ("accuracy", "low", "high")
     )
-    axes.plot(x, accuracy, "-", color="0.75", linewidth=1.2, zorder=1)
     axes.vlines(x, low, high, color=BLUE, linewidth=1.8, label="95 % interval")
     axes.plot(x, accuracy, "o", color=BLUE, markersize=6, label="test accuracy")
     asked = [(x[i], 100 * r["benchmark"]) for i, r in enumerate(rows) if r.get("benchmark")]
     for i, (place, value) in enumerate(asked):
         label = "benchmark" if i == 0 else None
-        axes.hlines(value, place - 0.3, place + 0.3, color=ORANGE, linestyle="--", label=label)
-    for i, row in enumerate(rows):
+        axes.hlines(value, place - 0.3, place + 0.3, color=GREY, linestyle="--", label=label)
+    for i in range(len(rows)):
         axes.annotate(
             f"{accuracy[i]:.1f}", (x[i], high[i]), (0, 4), textcoords="offset points", ha="center"
         )
-        if i and row.get("gain") is not None:
-            axes.text(
-                x[i] - 0.5,
-                (accuracy[i - 1] + accuracy[i]) / 2,
-                points(row["gain"]) + ("\nnot shown" if row["verdict"] == "not shown" else ""),
-                color={"gain": GREEN, "loss": VERMILLION}.get(row["verdict"], GREY),
-                fontweight="normal" if row["verdict"] == "not shown" else "bold",
-                ha="center",
-                va="center",
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+    for i, (lower, upper) in enumerate(pairwise(accuracy)):
+        gain, way = rows[i + 1].get("gain"), np.array([0.0, 1.0])
+        far = 0.12 if gain is not None and rows[i + 1]["verdict"] == "not shown" else 0.27
+        ends = [way] if gain is None else [way[:1] + (0, far), way[1:] - (far, 0)]
+        for part in ends:  # a line with room for the gain
+            axes.plot(
+                i + part, lower + part * (upper - lower), color=FAINT, linewidth=1.2, zorder=1
             )
+        if gain is not None:
+            doubt = rows[i + 1]["verdict"] == "not shown"
+            axes.text(
+                i + 0.5, (lower + upper) / 2, points(gain) + ("\nnot shown" if doubt else ""),
+                color=GREY if doubt else INK, fontweight="normal" if doubt else "bold",
+                ha="center", va="center",
+            )  # fmt: skip
     axes.set_xticks(x, [broken(row["level"]) for row in rows])
     gains = any(row.get("gain") is not None for row in rows[1:])
     title = "Test accuracy (%)" + (", and the gain in points" if gains else "")

@@ -40,6 +40,7 @@ dialog.addEventListener("click", (event) => {
 
 // ---- what changed between two levels ----
 
+const FIRST = matchMedia("(max-width: 30rem)").matches ? 4 : 6; // pictures, until more are asked for
 const source = document.getElementById("gallery");
 if (source) whatChanged(JSON.parse(source.textContent));
 
@@ -48,6 +49,7 @@ async function whatChanged(gallery) {
   const [from, to, kind, lit] = ids.map((id) => document.getElementById(id));
   const list = document.getElementById("changes");
   const counts = document.getElementById("counts");
+  const more = document.getElementById("more");
   const sprite = new Image();
   sprite.src = gallery.sprite;
   await sprite.decode();
@@ -60,6 +62,8 @@ async function whatChanged(gallery) {
     all: () => true,
   };
 
+  let most = FIRST; // pictures shown
+
   function show() {
     const [a, b] = [from.value, to.value];
     const rows = gallery.truths.map((_, i) => i).filter((i) => chosen[kind.value](a, b, i));
@@ -70,17 +74,22 @@ async function whatChanged(gallery) {
         `${all.broken.toLocaleString("en")} wrong that ${a} has right. `
       : "";
     counts.textContent = `${found}${rows.length} of the ${gallery.truths.length} pictures kept here:`;
-    list.replaceChildren(...rows.map((i) => card(i, a, b)));
+    list.replaceChildren(...rows.slice(0, most).map((i) => card(i, a, b)));
+    more.hidden = rows.length <= most;
+    more.textContent = `Show all ${rows.length}`;
   }
 
+  // The picture, and beside it what each level answered and where it looked.
   function card(i, a, b) {
     const item = document.createElement("li");
+    const trio = document.createElement("div");
+    trio.className = "trio";
+    const plain = document.createElement("div");
     const truth = document.createElement("strong");
     truth.textContent = gallery.classes[gallery.truths[i]];
-    const pair = document.createElement("div");
-    pair.className = "pair";
-    for (const level of [a, b]) pair.append(answer(i, level));
-    item.append(truth, pair);
+    plain.append(picture(i, null, truth.textContent), truth);
+    trio.append(plain, ...[a, b].map((level) => answer(i, level)));
+    item.append(trio);
     return item;
   }
 
@@ -89,28 +98,28 @@ async function whatChanged(gallery) {
     const name = gallery.classes[gallery.answers[level][i]];
     const verdict = right(level, i) ? "right" : "wrong";
     const words = `${name}, ${Math.round(100 * gallery.confidence[level][i])} %`;
-    const canvas = picture(i, level);
-    canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `${level}: where it looks for ${name}`);
     const line = document.createElement("div");
     line.className = verdict === "right" ? "gain" : "loss";
     line.textContent = `${words}: ${verdict}`;
-    const below = document.createElement("div");
-    below.className = "quiet";
-    below.textContent = level;
-    part.append(canvas, line, below);
+    const whose = document.createElement("div");
+    whose.className = "quiet";
+    whose.textContent = level.split("_")[0].replace("level", "level ");
+    if (gallery.maps[level] && lit.checked)
+      part.append(picture(i, level, `${level}: where it looks for ${name}`));
+    part.append(whose, line);
     return part;
   }
 
-  function picture(i, level) {
+  function picture(i, level, words) {
     const [width, height] = gallery.size;
     const canvas = document.createElement("canvas");
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", words);
     [canvas.width, canvas.height] = [4 * width, 4 * height];
     const context = canvas.getContext("2d");
     const [x, y] = [(i % gallery.columns) * width, Math.floor(i / gallery.columns) * height];
     context.drawImage(sprite, x, y, width, height, 0, 0, canvas.width, canvas.height);
-    const maps = gallery.maps[level];
-    if (maps && lit.checked) context.drawImage(heat(maps, i), 0, 0, canvas.width, canvas.height);
+    if (level) context.drawImage(heat(gallery.maps[level], i), 0, 0, canvas.width, canvas.height);
     return canvas;
   }
 
@@ -130,12 +139,38 @@ async function whatChanged(gallery) {
     return small;
   }
 
-  for (const control of [from, to, kind, lit]) control?.addEventListener("change", show);
+  for (const control of [from, to, kind, lit]) {
+    control?.addEventListener("change", () => {
+      most = FIRST;
+      show();
+    });
+  }
+  more.addEventListener("click", () => {
+    most = Infinity;
+    show();
+  });
   show();
 }
 
-// ---- print whole ----
+// ---- diagnostics: one level at a time ----
 
-addEventListener("beforeprint", () => {
-  for (const part of document.querySelectorAll("details")) part.open = true;
-});
+const diagnosed = document.getElementById("diagnosed");
+function diagnose() {
+  for (const part of document.querySelectorAll("[data-level]")) {
+    part.hidden = part.dataset.level !== diagnosed.value;
+  }
+}
+if (diagnosed) {
+  diagnosed.addEventListener("change", diagnose);
+  diagnose();
+}
+
+// ---- what a link leads to is unfolded ----
+
+function unfold() {
+  const target = document.getElementById(location.hash.slice(1));
+  const folded = target?.querySelectorAll("details") ?? [];
+  if (folded.length === 1) folded[0].open = true;
+}
+addEventListener("hashchange", unfold);
+unfold();

@@ -1,0 +1,103 @@
+"""Where a run stands: a folder by its name, which keeps a finished run until a new one is whole.
+
+    runs/<data>/<level>[-<recipe>][-seed<k>]        finished, or at work for the first time
+    runs/<data>/<level>[-<recipe>][-seed<k>].new    at work while a finished one is there
+
+A finished run has a run.json. It is the last thing that a run writes.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.config.ended import DONE, ended_earlier, run_facts
+from common.training import checkpoint
+from common.utils.files import write_whole
+
+KEEP = "RUNGS_KEEP_LAST"  # the environment variable of whoever compares the state of training
+FACTS = {  # of a finished run, what it hangs on, and how that is said where it has changed
+    "code": "code",
+    "torch": "version of torch",
+    "fingerprint": "pictures",
+    "split": "split",
+    "weights": "starting weights",
+    "below": "run that it starts from",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A run's folder, and those beside it.
+
+    Attributes:
+        folder: the run's, by its name.
+    """
+
+    folder: Path
+
+    @property
+    def new(self) -> Path:
+        """Where a run is at work while a finished one is in `folder`."""
+        return self.folder.with_name(f"{self.folder.name}.new")
+
+    @property
+    def old(self) -> Path:
+        """Where a finished run is for a moment, while a new one takes its place."""
+        return self.folder.with_name(f"{self.folder.name}.old")
+
+    @property
+    def work(self) -> Path:
+        """Where the run is at work, or would be."""
+        ended = (self.folder / DONE).is_file() or ended_earlier(self.folder)
+        return self.new if ended else self.folder
+
+    def done(self) -> dict[str, Any] | None:
+        """What run.json says of the finished run; None where there is none, or it is not whole."""
+        return run_facts(self.folder) if (self.folder / "best.pt").is_file() else None
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether there is anything to `settle`."""
+        return (self.new / DONE).is_file() or self.old.is_dir()
+
+    def settle(self) -> None:
+        """Make up for what a run that was stopped at its very end had left to do."""
+        if (self.new / DONE).is_file():
+            self._replace()
+        elif self.old.is_dir() and not self.folder.exists():
+            os.replace(self.old, self.folder)
+        if self.old.is_dir():
+            shutil.rmtree(self.old)
+        if (self.folder / DONE).is_file():
+            _tidy(self.folder)
+
+    def finish(self, facts: dict[str, Any]) -> None:
+        """The run at work is whole: pack its checkpoint, say what it is, and let it take its place.
+
+        Raises:
+            OSError: the disk is full, or the run's folder is gone.
+        """
+        work = self.work
+        checkpoint.pack(work / "best.pt")
+        write_whole(work / DONE, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+        _tidy(work)
+        if work == self.new:
+            self._replace()
+            shutil.rmtree(self.old)
+
+    def _replace(self) -> None:
+        if self.old.is_dir():
+            shutil.rmtree(self.old)
+        if self.folder.exists():
+            os.replace(self.folder, self.old)
+        os.replace(self.new, self.folder)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a finished run has no use for."""
+    if not os.environ.get(KEEP):
+        for file in folder.glob("last*.pt"):
+            file.unlink()

@@ -1,0 +1,214 @@
+"""Runs that stay: a recipe is a folder, and a finished run is never destroyed by another."""
+
+import hashlib
+import sys
+
+import pytest
+import torch
+from torchvision.models import resnet18
+
+from common import earlier
+from common import runs as command
+from common.audit import runner
+from common.config import load_config
+from common.reports.store import Reports
+from common.training import Trainer, checkpoint
+from common.training.place import DONE
+from common.utils.errors import UserError
+from common.utils.paths import VARIABLE
+from helpers.projects import folder_of
+from helpers.refusals import LEVELS, TINY
+
+MLP = ["--data.name=digits", "--data.limit=60", "--network.image_size=32", "--audit=false"]
+MLP += ["--network.arch=mlp", "--network.weights=none", "--train.epochs=1"]
+OTHER = [*MLP, "--train.lr=0.01"]
+
+
+def hashes(folder):
+    """Of every file below a folder, by name."""
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def report_of(folder):
+    return folder.parent / "reports" / folder.name
+
+
+@pytest.fixture
+def runs(monkeypatch, capsys):
+    """A function: `python -m common.runs` with a command line -> what it prints."""
+
+    def runs(*arguments):
+        monkeypatch.setattr(sys, "argv", ["runs", *arguments])
+        command.main()
+        return capsys.readouterr().out
+
+    return runs
+
+
+def test_two_recipes_stand_side_by_side(run, runs):
+    assert run(1, *MLP)[0] == run(1, *OTHER)[0] == 0
+    first, second = folder_of(LEVELS[1], MLP), folder_of(LEVELS[1], OTHER)
+    assert first.name == "level1_baseline-arch-mlp-epochs-1"
+    assert second.name == "level1_baseline-arch-mlp-epochs-1-lr-0.01"
+    reports = Reports.read(first.parent / "reports")
+    assert {r.folder.name: r.metrics["settings"]["train"]["lr"] for r in reports.runs} == {
+        first.name: 1e-3,
+        second.name: 0.01,
+    }
+    page = (reports.folder / "README.md").read_text(encoding="utf-8")
+    assert first.name in page and second.name in page, "each stands in the ladder"
+    assert "network.arch mlp, train.epochs 1, train.lr 0.01" in runs()
+
+
+def test_a_finished_run_is_shown_and_not_run_again(run):
+    assert run(1, *MLP)[0] == 0
+    folder = folder_of(LEVELS[1], MLP)
+    before = hashes(folder), hashes(report_of(folder))
+    code, out, _ = run(1, *MLP)
+    assert code == 0 and "--anew runs it again" in out and "epoch 1/1" not in out
+    assert (hashes(folder), hashes(report_of(folder))) == before
+
+
+@pytest.mark.slow
+def test_thirty_other_commands_leave_a_finished_run_as_it_is(run, refused, runs, tmp_path):
+    assert run(1, *MLP)[0] == 0
+    folder = folder_of(LEVELS[1], MLP)
+    before = hashes(folder), hashes(report_of(folder))
+    elsewhere = f"--reports={tmp_path / 'elsewhere'}"
+    for options in (
+        [*OTHER, elsewhere],
+        [*MLP, "--seed=1"],
+        [*MLP, "--name=wide", "--train.batch_size=16"],
+        [*MLP, "--data.split_seed=3"],
+        [*MLP, elsewhere],
+        [*MLP, "--resume"],
+    ):
+        assert run(1, *options)[0] == 0, options
+    for options in (
+        [*MLP, "--train.lr=0"],
+        [*MLP, "--train.lrr=1"],
+        [*MLP, "--augment=[flop]"],
+        [*MLP, "--network.taps=[none]"],
+        [*MLP, "--name=config"],
+        [*MLP, "--name=a/b"],
+        [*MLP, "--network.weights=none.pth"],
+        [*MLP, "--network.start_from=level9"],
+        [*MLP, "--config=nothing.yaml"],
+        [*MLP, "--data.limit=1"],
+        [*MLP, "--network.new_head=true"],
+        [*MLP, "--train.precision=float8"],
+        [*MLP, "--train.epochs=-1"],
+        [*MLP, "--data.name=folder"],
+        [*MLP, "--data.val_fraction=1"],
+        [*MLP, "--network.trainable=[layer9]"],
+        [*MLP, "--test.tta=spin"],
+        [*MLP, "--seed=x"],
+        [*MLP, "--runs=/dev/null/runs"],
+        ["--config"],
+    ):
+        refused(1, options)
+    for options in ([*MLP, "--summary"], ["--help"]):
+        assert run(1, *options)[0] == 0
+    runs()
+    runs("--prune")
+    with pytest.raises(UserError):
+        runs("--remove", "nothing")
+    assert (hashes(folder), hashes(report_of(folder))) == before
+
+
+def test_anew_keeps_the_old_run_until_the_new_one_is_whole(run, monkeypatch):
+    assert run(1, *MLP)[0] == 0
+    folder = folder_of(LEVELS[1], MLP)
+    before = hashes(folder)
+    with monkeypatch.context() as patch:
+
+        def stop(*_):
+            raise KeyboardInterrupt
+
+        patch.setattr(Trainer, "epoch", stop)
+        assert run(1, *MLP, "--anew")[0] == 130
+    assert hashes(folder) == before and folder.with_name(f"{folder.name}.new").is_dir()
+    assert run(1, *MLP, "--anew")[0] == 0
+    assert not folder.with_name(f"{folder.name}.new").exists()
+    assert not folder.with_name(f"{folder.name}.old").exists()
+    after = hashes(folder)
+    assert after["log.txt"] != before["log.txt"]
+    assert "epoch 1/1" in (folder / "log.txt").read_text(encoding="utf-8")
+
+
+def test_what_a_run_hangs_on_makes_it_train_again(run, monkeypatch):
+    assert run(1, *MLP)[0] == 0
+    monkeypatch.setattr(earlier.levels, "code_digest", lambda *_: "another")
+    code, out, _ = run(1, *MLP)
+    assert code == 0 and "trained again: code changed" in out and "epoch 1/1" in out
+
+
+def test_a_finished_run_is_small(run):
+    options = [*TINY[:-1], "--audit=false"]
+    assert run(1, *options)[0] == 0
+    folder = folder_of(LEVELS[1], options)
+    names = {file.name for file in folder.iterdir()}
+    assert names == {"best.pt", "config.yaml", "history.json", "log.txt", DONE}
+    assert (folder / "best.pt").stat().st_size < 100_000, "45 MB with all of the network"
+
+
+def test_what_a_run_needs_is_said_where_it_is_missing(run, tmp_path):
+    weights = tmp_path / "mine.pth"
+    torch.manual_seed(0)
+    torch.save(resnet18().state_dict(), weights)
+    options = [*MLP[:4], "--train.epochs=1", f"--network.weights={weights}"]
+    assert run(1, *options)[0] == 0
+    path = folder_of(LEVELS[1], options) / "best.pt"
+    network = load_config(LEVELS[1] / "config.yaml", options).network
+    assert checkpoint.completed(checkpoint.load(path), network, path)["network"]
+    torch.manual_seed(1)
+    torch.save(resnet18().state_dict(), weights)
+    with pytest.raises(UserError, match="needs the weights that it started from.*not these"):
+        checkpoint.completed(checkpoint.load(path), network, path)
+    weights.unlink()
+    with pytest.raises(UserError, match="needs the weights that it started from"):
+        checkpoint.completed(checkpoint.load(path), network, path)
+
+
+def test_runs_may_stand_elsewhere(run, project, tmp_path, monkeypatch):
+    project.mkdir(exist_ok=True)
+    before = hashes(project)
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "shared"))
+    assert run(1, *MLP)[0] == 0
+    assert folder_of(LEVELS[1], MLP).is_relative_to(tmp_path / "shared")
+    assert (folder_of(LEVELS[1], MLP) / DONE).is_file()
+    assert hashes(project) == before, "nothing is written into the project"
+
+
+def test_runs_are_listed_and_removed(run, runs):
+    assert "no runs in" in runs()
+    assert run(1, *MLP)[0] == run(1, *OTHER)[0] == 0
+    folder, other = folder_of(LEVELS[1], MLP), folder_of(LEVELS[1], OTHER)
+    lines = runs().splitlines()
+    assert [line.split()[0] for line in lines[1:3]] == sorted(
+        f"{place.parent.name}/{place.name}" for place in (folder, other)
+    )
+    assert lines[-1].startswith("2 runs, ")
+    runs("--remove", other.name)
+    assert not other.exists() and not report_of(other).exists() and folder.exists()
+    (folder / DONE).unlink()
+    assert "1 of 1 epochs" in runs()
+    runs("--prune")
+    assert not folder.exists()
+
+
+def test_an_audit_that_passed_is_not_repeated(run, monkeypatch):
+    asked = []
+
+    def check(context):
+        asked.append(context.config.train.lr)
+        return runner.Finding("the sky is blue", True, "blue", "blue", "")
+
+    monkeypatch.setattr(runner, "CHECKS", [check])
+    options = [option for option in MLP if "audit" not in option]
+    assert run(1, *options)[0] == 0 and len(asked) == 1
+    code, out, _ = run(1, *options, "--anew")
+    assert code == 0 and "audit: passed" in out and len(asked) == 1
+    assert run(1, *options, "--anew", "--audit=true")[0] == 0 and len(asked) == 2, "asked for"
+    assert run(1, *options, "--train.lr=0.01")[0] == 0 and len(asked) == 3, "another config"
