@@ -7,16 +7,14 @@ from pathlib import Path
 from common import cli
 from common.config import LevelConfig
 from common.data import splits
-from common.earlier import finished, place_of
+from common.earlier import place_of, result_of
 from common.evaluation import statistics
 from common.models import input_size
 from common.reports.store import Reports
 from common.reports.summary import bare_network, network_summary
 from common.runtime import distributed
 from common.training import guards
-from common.training.progress import (
-    check_unfinished,
-)
+from common.training.progress import check_unfinished
 from common.utils.errors import NoNetwork, UserError
 from common.utils.paths import reports_folder
 from common.utils.processes import restarted
@@ -55,7 +53,7 @@ def _shown(level: Path, config: LevelConfig) -> dict | None:
     if place.unsettled:
         guards.lock(place.folder)
         place.settle()
-    metrics, why = finished(level, config, place)
+    metrics, why = result_of(level, config, place)
     if metrics:
         accuracy, when = 100 * metrics["test"]["accuracy"], place.done()["when"]
         words = "%s: done %s, %.2f %% on test; --anew runs it again"

@@ -20,7 +20,7 @@ from common.reports.figures.album import ALBUM, places
 from common.reports.schema import read_metrics
 from common.reports.store import FILES
 from common.runtime import Runtime
-from common.training.place import FACTS, Place
+from common.training.place import HANGS_ON, Place
 from common.utils.errors import UserError, nearest
 from common.utils.files import drafted_folder, read_json, write_whole
 from common.utils.paths import OWN, expanded, reports_folder, run_name, runs_folder, tilde
@@ -167,7 +167,7 @@ def place_of(level: Path, config: LevelConfig) -> Place:
     return Place(folder / run_name(level.name, config.recipe, config.seed))
 
 
-def finished(level: Path, config: LevelConfig, place: Place) -> tuple[dict | None, str]:
+def result_of(level: Path, config: LevelConfig, place: Place) -> tuple[dict | None, str]:
     """The metrics of a run that need not be done again; else None, and why it must be."""
     done = place.done()
     at_work = config.resume and (place.new / "last.pt").is_file()
@@ -184,7 +184,7 @@ def finished(level: Path, config: LevelConfig, place: Place) -> tuple[dict | Non
     if config.network.start_from:
         lower, _ = lower_run(config, level.parent, place.folder)
         own["below"] = (lower.done() or {}).get("network")
-    if differ := [what for fact, what in FACTS.items() if own.get(fact) != done.get(fact)]:
+    if differ := [what for fact, what in HANGS_ON.items() if own.get(fact) != done.get(fact)]:
         return None, f"{' and '.join(differ)} changed"
     report = reports_folder(config.reports, data.title, config.given) / place.folder.name
     there = expanded(done["report"])

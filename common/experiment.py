@@ -32,12 +32,7 @@ from common.runtime import command, counter_seed, distributed, provenance, start
 from common.training import checkpoint, guards
 from common.training.logging import Logbook, TensorBoardLog
 from common.training.place import Place
-from common.training.progress import (
-    best_epoch,
-    check_resumable,
-    check_unfinished,
-    resumed,
-)
+from common.training.progress import best_epoch, check_resumable, check_unfinished, resumed
 from common.training.schedules import build_schedule
 from common.utils.download import fetch
 from common.utils.errors import UserError

@@ -254,7 +254,7 @@ def check_network(config: NetworkConfig) -> None:
     try:
         with torch.device("meta"):  # names and shapes without numbers
             architecture = build_architecture(config)
-    except (NotImplementedError, RuntimeError):  # one whose construction looks at its numbers
+    except (NotImplementedError, RuntimeError):  # a constructor that needs values
         architecture = build_architecture(config)
     check_fit(architecture.network, architecture.classifier, config)
 

@@ -194,7 +194,7 @@ def load_stages(network: nn.Module, content: dict[str, Any], path: Path) -> None
     load_network(network, content | {"network": stages | head}, path)
 
 
-def changed(network: StagedNetwork, start: set[str], dtype: torch.dtype) -> dict[str, Tensor]:
+def without_start(network: StagedNetwork, start: set[str], dtype: torch.dtype) -> dict[str, Tensor]:
     """A network's tensors less those named in `start`, which the starting weights hold; the trained
     weights of products in the run's arithmetic, which is how it computes with them.
     """

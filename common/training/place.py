@@ -18,7 +18,7 @@ from common.training import checkpoint
 from common.utils.files import write_whole
 
 KEEP = "RUNGS_KEEP_LAST"  # the environment variable of whoever compares the state of training
-FACTS = {  # of a finished run, what it hangs on, and how that is said where it has changed
+HANGS_ON = {  # of a finished run, and how it is said where that has changed
     "code": "code",
     "torch": "version of torch",
     "fingerprint": "pictures",

@@ -111,7 +111,7 @@ class Progress:
         if best_epoch(history)["epoch"] == len(history):
             with self.ema.in_place():
                 state = self._state(epoch=len(history), as_in_weights=sorted(self.left_out))
-                state["network"] = checkpoint.changed(
+                state["network"] = checkpoint.without_start(
                     self.network, self.left_out, self.runtime.dtype
                 )
                 checkpoint.save(folder / "best.pt", state)

@@ -14,7 +14,7 @@ from common.data import build_augmentation
 from common.training.schedules import build_schedule
 from common.utils import paths
 from helpers.projects import NAMES, PROJECT, fresh_python
-from helpers.shipped import SHIPPED
+from helpers.shipped import SHIPPED, options_of
 
 
 def run_script(script, arguments, monkeypatch, capsys):
@@ -92,14 +92,6 @@ def test_printed_config_loads_again(level, monkeypatch, capsys, written):
         }
         second = run_script(script, ["--config", str(file), "--print_config"], monkeypatch, capsys)
         assert second[:2] == (0, printed)
-
-
-def options_of(cls=LevelConfig, prefix="--"):
-    for f in dataclasses.fields(cls):
-        if f.init and dataclasses.is_dataclass(f.default_factory):
-            yield from options_of(f.default_factory, f"{prefix}{f.name}.")
-        elif f.init:
-            yield prefix + f.name
 
 
 def test_help_says_what_every_option_means(monkeypatch, capsys):

@@ -1,6 +1,5 @@
 """Tab completion, as a shell does it with what --print_shtab has printed."""
 
-import dataclasses
 import importlib.util
 import shlex
 import shutil
@@ -9,9 +8,10 @@ import sys
 
 import pytest
 
-from common.config import LevelConfig, load_config
+from common.config import load_config
 from common.utils.errors import UserError
 from helpers.projects import PROJECT, fresh_python
+from helpers.shipped import options_of
 
 LEVEL = PROJECT / "level2_augmentation"
 SCRIPT = f"{LEVEL.name}/run.py"
@@ -89,13 +89,6 @@ def test_bash_completes_python_as_before_where_no_level_is_run(complete):
 
 @needs_shtab
 def test_all_options_are_offered_and_none_that_is_refused(complete):
-    def options_of(cls=LevelConfig, prefix="--"):
-        for f in dataclasses.fields(cls):
-            if f.init and dataclasses.is_dataclass(f.default_factory):
-                yield from options_of(f.default_factory, f"{prefix}{f.name}.")
-            elif f.init:
-                yield prefix + f.name
-
     own = {"--help", "--offline", "--config", "--print_config"}
     assert set(complete(f"python {SCRIPT} --")) == {*options_of(), *own} - {"--benchmarks"}
 
