@@ -37,7 +37,7 @@ from common.models import StagedNetwork
 from common.models.adapt import STATISTICS, pictures_to_adapt
 from common.models.weights import weights_file
 from common.runtime.distributed import ALONE
-from common.training import checkpoint
+from common.training import checkpoint, place
 from common.utils import paths
 
 PHASE = "train.", "network.trainable"  # what may differ where fit is called for several phases
@@ -200,6 +200,7 @@ def _apart(
     with context.folder() as folder, contextlib.ExitStack() as stack:
         stack.enter_context(patch.multiple(experiment, **stands))
         stack.enter_context(patch.object(experiment.Experiment, "report", reported))
+        stack.enter_context(patch.object(place.Place, "finish", _nothing))
         stack.enter_context(patch.multiple(experiment.guards, lock=_nothing, check_room=_nothing))
         stack.enter_context(patch.object(experiment.distributed, "join", lambda *_: ALONE))
         stack.enter_context(patch.object(paths, "PROJECT", folder))

@@ -6,6 +6,7 @@ a value of the wrong type or out of range.
 
 import argparse
 import dataclasses
+import functools
 import glob
 import os
 import re
@@ -61,7 +62,9 @@ def load_config(file: Path, arguments: list[str] = (), prog: str | None = None) 
     usual, file = file, expanded(chosen[0]) if chosen and chosen[0] else file
     _check_file(file)
     _check_options(options)
-    parser = _parser(prog, None if chosen else file)
+    parser = _parser(prog)
+    # escaped: jsonargparse takes names for patterns, and passes over what matches none
+    parser.default_config_files = [] if chosen else [glob.escape(str(file))]
     for shell in (value for name, value in options if name == "print_shtab"):
         print(_completion(parser, shell))
         sys.exit()
@@ -135,14 +138,9 @@ class LevelParser(ArgumentParser):
         }
 
 
-def _parser(prog: str | None, default_file: Path | None) -> ArgumentParser:
-    parser = LevelParser(
-        prog=prog,
-        exit_on_error=False,
-        allow_abbrev=False,
-        # escaped: jsonargparse takes names for patterns, and passes over what matches none
-        default_config_files=[glob.escape(str(default_file))] if default_file else [],
-    )
+@functools.cache  # a tenth of a second to build
+def _parser(prog: str | None) -> LevelParser:
+    parser = LevelParser(prog=prog, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action=ActionConfigFile)
     # no key of a config: --print_config must not print it
     parser.add_argument("--offline", action="store_true", default=argparse.SUPPRESS)

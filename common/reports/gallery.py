@@ -215,7 +215,8 @@ def close_ups(network: StagedNetwork, test: ImageSet) -> dict[str, Figure]:
         found["filters"] = galleries.filters(weights.numpy())
     some = test.subset(in_turn(test.labels)[:PLANE])
     batches = Batches(some, network.weights, 64, CPU)
-    features = [gradcam.penultimate(network, x) for x, _ in batches.epoch()]
+    with CPU.arithmetic():
+        features = [gradcam.penultimate(network, x) for x, _ in batches.epoch()]
     if len(some) > 2 and features[0] is not None:
         plane = PCA(2, random_state=0).fit_transform(torch.cat(features).numpy())
         found["feature_plane"] = diagnostics.feature_plane(plane, some.labels.numpy(), test.classes)

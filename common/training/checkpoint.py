@@ -57,8 +57,8 @@ def save(path: Path, content: dict[str, Any], keep: bool = False) -> None:
 def pack(path: Path) -> None:
     """Make a checkpoint's file smaller: every second byte, then the others, deflated.
 
-    Of 16-bit numbers, most of it, the upper bytes are much alike; the content is the same. One that
-    would unpack to more than `load` allows stays as it is.
+    Of 16-bit numbers, most of it, the upper bytes are much alike. By their frequencies alone: to
+    look for what repeats, too, takes three times as long and saves less. The content is the same.
 
     Raises:
         OSError: no such file, or no room for the smaller one; the old one is whole then.
@@ -67,10 +67,10 @@ def pack(path: Path) -> None:
     if content.startswith(PACKED):
         return
     plain = np.frombuffer(content, np.uint8)
-    packed = PACKED + zlib.compress(np.concatenate([plain[1::2], plain[::2]]), 1)
-    if len(content) <= _most(packed):
-        with drafted(path) as draft:
-            draft.write_bytes(packed)
+    deflate = zlib.compressobj(strategy=zlib.Z_HUFFMAN_ONLY)
+    planes = deflate.compress(np.concatenate([plain[1::2], plain[::2]]))
+    with drafted(path) as draft:  # an eighth of it at least: within what `load` takes
+        draft.write_bytes(PACKED + planes + deflate.flush())
 
 
 def _most(packed: bytes) -> int:

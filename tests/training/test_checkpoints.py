@@ -63,9 +63,9 @@ def test_what_is_packed_can_be_read(tmp_path, alike, length):
     file = tmp_path / "best.pt"
     weights = torch.zeros(16 * length) if alike else torch.randn(length).bfloat16()
     checkpoint.save(file, {"network": {"w": weights}})
-    plain = file.read_bytes()
+    plain = file.stat().st_size
     checkpoint.pack(file)
-    assert (file.read_bytes() == plain) == alike, "left as it is where it would unpack to too much"
+    assert plain / checkpoint.RATIO < file.stat().st_size < plain, "within what is read back"
     assert torch.equal(checkpoint.load(file)["network"]["w"], weights)
 
 

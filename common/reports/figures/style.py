@@ -111,9 +111,9 @@ def webp(figure: Figure) -> bytes:
     """A sheet of pictures as a WebP; without loss where that is smaller, as of plain squares."""
     pixels = _pixels(figure)
     found = []
-    for how in ({"quality": QUALITY}, {"lossless": True}):
+    for how in ({"quality": QUALITY}, {"lossless": True, "quality": 60, "method": 1}):
         content = io.BytesIO()
-        pixels.save(content, "WEBP", method=6, **how)
+        pixels.save(content, "WEBP", **how)
         found.append(content.getvalue())
     return min(found, key=len)
 
