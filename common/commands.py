@@ -14,10 +14,10 @@ from common.reports.store import Reports
 from common.reports.summary import bare_network, network_summary
 from common.runtime import distributed
 from common.training import guards
+from common.training.place import restarted
 from common.training.progress import check_unfinished
 from common.utils.errors import NoNetwork, UserError
 from common.utils.paths import reports_folder
-from common.utils.processes import restarted
 
 log = logging.getLogger("rungs")
 
@@ -72,7 +72,7 @@ def check_unfinished_runs(runs: list[tuple[Path, LevelConfig]]) -> None:
         for seed in config.seeds or [config.seed]:
             place = place_of(level, config.with_seed(seed))
             folder = place.work
-            if restarted(folder / "last.pt"):  # the run that it goes on with
+            if restarted(folder):  # the run that it goes on with
                 continue
             try:
                 check_unfinished(folder, config.with_seed(seed))

@@ -58,6 +58,8 @@ def main() -> None:
 
     # before the first run, as a mistake in a config is
     mains = [levels.load_function(level, "main") for level, _ in configs]
+    for level, _ in configs:
+        levels.code_at_start(level)
     commands.check_unfinished_runs(configs)
     for main_of_level, (level, config) in zip(mains, configs, strict=True):
         metrics = commands.run_seeds(main_of_level, level, config)

@@ -30,10 +30,10 @@ log = logging.getLogger("rungs")
 PASSED = ".audits"  # folder beside the runs: what was audited when its audit passed
 
 
-def hangs_on(level: Path, data: Splits, weights: str | None) -> dict[str, str | None]:
+def hangs_on(code: str, data: Splits, weights: str | None) -> dict[str, str | None]:
     """What a run's result hangs on besides its settings, as run.json has it."""
     return {
-        "code": levels.code_digest(level),
+        "code": code,
         "torch": torch.__version__,
         "fingerprint": data.fingerprint,
         "split": data.split,
@@ -43,9 +43,9 @@ def hangs_on(level: Path, data: Splits, weights: str | None) -> dict[str, str | 
 
 def audit_digest(level: Path, config: LevelConfig, data: Splits, runtime: Runtime) -> str:
     """SHA-256 over what an audit's outcome hangs on."""
-    rooms = (*levels.ROOMS, "audit")
-    facts = hangs_on(level, data, weights.describe_weights(config.network).sha256)
-    facts |= {"code": levels.code_digest(level, rooms), "device": str(runtime.device)}
+    code = levels.code_digest(level, (*levels.ROOMS, "audit"))
+    facts = hangs_on(code, data, weights.describe_weights(config.network).sha256)
+    facts["device"] = str(runtime.device)
     settings = comparable(config.settings())
     return hashlib.sha256(json.dumps([facts, settings], sort_keys=True).encode()).hexdigest()
 
@@ -180,7 +180,7 @@ def result_of(level: Path, config: LevelConfig, place: Place) -> tuple[dict | No
         sha256 = weights.describe_weights(config.network).sha256
     except UserError:  # not here: then what it says must do
         sha256 = done.get("weights")
-    own = hangs_on(level, data, sha256)
+    own = hangs_on(levels.code_digest(level), data, sha256)
     if config.network.start_from:
         lower, _ = lower_run(config, level.parent, place.folder)
         own["below"] = (lower.done() or {}).get("network")

@@ -31,14 +31,13 @@ from common.reports.summary import network_rows
 from common.runtime import command, counter_seed, distributed, provenance, start_runtime
 from common.training import checkpoint, guards
 from common.training.logging import Logbook, TensorBoardLog
-from common.training.place import Place
+from common.training.place import HANGS_ON, Place, restarted
 from common.training.progress import best_epoch, check_resumable, check_unfinished, resumed
 from common.training.schedules import build_schedule
 from common.utils.download import fetch
 from common.utils.errors import UserError
-from common.utils.files import check_writable, clear_drafts, write_whole
+from common.utils.files import check_writable, clear_drafts, read_bytes, write_whole
 from common.utils.paths import OWN, reports_folder, run_name, runs_folder, tilde
-from common.utils.processes import restarted
 
 log = logging.getLogger("rungs")
 
@@ -76,8 +75,9 @@ class Experiment:
         self.place = Place(runs_folder(self.data.title, config.given) / self.name)
         self.folder = self.place.work
         self.reports = reports_folder(config.reports, self.data.title, config.given)
-        if self.processes.broadcast_object(restarted(self.folder / "last.pt")):
+        if self.processes.broadcast_object(restarted(self.folder)):
             config.resume = True
+        self.code = levels.code_at_start(folder)
         self.begun, self.lower = False, None
         self.adapting = 0.0  # seconds
         if self.processes.first:
@@ -151,7 +151,7 @@ class Experiment:
         state = audit_digest(self.script.parent, self.config, self.data, self.runtime)
         place = self.place.folder.parent / PASSED / self.name
         with contextlib.suppress(OSError, ValueError):
-            before, when = place.read_text("utf-8").split("\n")[:2]
+            before, when = read_bytes(place).decode("utf-8").split("\n")[:2]
             if before == state and self.config.audit == "auto":
                 log.info("audit: passed %s, and nothing that it looks at has changed", when)
                 return
@@ -170,6 +170,10 @@ class Experiment:
     def _begin(self) -> None:
         """Write the settings, and from now on the log; until here nothing of the folder changed."""
         write_whole(self.folder / "config.yaml", yaml_files.write(self.config.settings()))
+        now = {"code": self.code, "torch": torch.__version__}
+        self.began = self.place.begin(now, self.config.resume)
+        if others := [HANGS_ON[name] for name in now if self.began[name] != now[name]]:
+            log.warning("began with another %s, and goes on with this one", " and ".join(others))
         self.logbook.begin()
         self.begun = True
 
@@ -239,7 +243,8 @@ class Experiment:
         state = dict(sorted(network.state_dict().items()))
         below = metrics["below"] or {}
         return {
-            **hangs_on(self.script.parent, self.data, network.weights.sha256),
+            **hangs_on(self.code, self.data, network.weights.sha256),
+            **self.began,
             "below": network.start if self.lower else None,
             "network": checkpoint.digest(state),
             "level": self.level,

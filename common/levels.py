@@ -1,6 +1,7 @@
 """Finds the levels by looking, loads their modules, and copies them to where they may run again."""
 
 import ast
+import functools
 import hashlib
 import importlib.util
 import re
@@ -74,6 +75,14 @@ def load_function(level: Path, name: str) -> Callable:
     if not callable(function):
         raise UserError(f"{level / 'run.py'}: has no function {name}; see that of another level")
     return function
+
+
+@functools.cache
+def code_at_start(level: Path) -> str:
+    """The digest of the code as this process first asked for it, when it had just been imported: it
+    may be edited while a run is at work.
+    """
+    return code_digest(level)
 
 
 def code_digest(level: Path, rooms: Iterable[str] = ROOMS) -> str:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -71,7 +72,7 @@ def copied(place: Path, name: str) -> Path:
     levels.copy_code(levels.find_levels(), place)
     for other in paths.runs_root().glob("*/*/best.pt"):
         link = place / "runs" / other.parent.relative_to(paths.runs_root())
-        if other.parent.name != name:
+        if other.parent.name.removesuffix(".new").removesuffix(".old") != name:
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(other.parent)
     if (cache := paths.cache_folder()).is_dir():
@@ -143,8 +144,8 @@ def _kill(project: Path, level: str, name: str, arguments: list[str], history: l
     """Start a run with this history, and kill it between its first epoch and its last's end."""
     rest = sum(epoch["seconds"] for epoch in history[1:])
     for _ in range(5):
-        for left in project.glob(f"runs/*/{name}/last*.pt"):
-            left.unlink()
+        for left in project.glob(f"runs/*/{name}"):  # of a try that came to its end
+            shutil.rmtree(left)
         moment = random.uniform(0, rest)
         with _started(project, level, [*arguments, "--anew"]) as run:
             while run.poll() is None and not list(project.glob(f"runs/*/{name}/last.pt")):

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from common.utils.errors import UserError
+from common.utils.files import read_bytes
 
 LONGEST = 2**20  # bytes of a config
 
@@ -18,9 +19,7 @@ def read(file: Path) -> dict[str, Any]:
         UserError: a file that cannot be read, is no YAML or no mapping, or has a key twice.
     """
     try:
-        if (size := file.stat().st_size) > LONGEST:
-            raise UserError(f"{file}: {size / 2**20:,.0f} MiB are too much for a config")
-        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+        content = yaml.load(read_bytes(file, LONGEST).decode("utf-8"), Loader=_Loader)
     except OSError as error:
         raise UserError(f"{file}: cannot read this config ({error.strerror})") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a 13th month

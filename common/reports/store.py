@@ -47,7 +47,7 @@ class Reports:
     def read(cls, folder: Path) -> "Reports":
         """Read every file of every report in a folder, once; what is no report is passed over."""
         runs, damaged = [], []
-        for file in sorted(folder.glob("*/metrics.json")):
+        for file in sorted(folder.glob("[!.]*/metrics.json")):
             try:
                 runs += [run] if (run := _read(file)) else []
             except UserError as error:

@@ -3,7 +3,8 @@
     runs/<data>/<level>[-<recipe>][-seed<k>]        finished, or at work for the first time
     runs/<data>/<level>[-<recipe>][-seed<k>].new    at work while a finished one is there
 
-A finished run has a run.json. It is the last thing that a run writes.
+A finished run has a run.json. It is the last thing that a run writes. One at work has a begun.json,
+the first thing that it writes after its settings.
 """
 
 import json
@@ -15,8 +16,11 @@ from typing import Any
 
 from common.config.ended import DONE, ended_earlier, run_facts
 from common.training import checkpoint
-from common.utils.files import write_whole
+from common.utils.errors import UserError
+from common.utils.files import read_json, write_whole
+from common.utils.processes import launch
 
+BEGUN, SEVERAL = "begun.json", "several"
 KEEP = "RUNGS_KEEP_LAST"  # the environment variable of whoever compares the state of training
 HANGS_ON = {  # of a finished run, and how it is said where that has changed
     "code": "code",
@@ -74,6 +78,18 @@ class Place:
         if (self.folder / DONE).is_file():
             _tidy(self.folder)
 
+    def begin(self, own: dict[str, str], resume: bool) -> dict[str, str]:
+        """Note what the run at work begins with, or goes on with.
+
+        Returns:
+            That; `SEVERAL` for what was another when it began: no later run is the same then.
+        """
+        began = _begun(self.work) if resume else {}
+        facts = {k: v if began.get(k, v) == v else SEVERAL for k, v in own.items()}
+        content = json.dumps(facts | {"launch": launch()}, indent=2) + "\n"
+        write_whole(self.work / BEGUN, content)
+        return facts
+
     def finish(self, facts: dict[str, Any]) -> None:
         """The run at work is whole: pack its checkpoint, say what it is, and let it take its place.
 
@@ -96,8 +112,30 @@ class Place:
         os.replace(self.new, self.folder)
 
 
+def restarted(folder: Path) -> bool:
+    """Whether torchrun has started this process again (`--max-restarts`), and those before it got
+    so far in this folder that there is something to go on with: not what another start left.
+    """
+    last = folder / "last.pt"
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0 or not last.is_file():
+        return False
+    if _begun(folder).get("launch") != launch():
+        return False
+    return last.stat().st_mtime_ns >= (folder / BEGUN).stat().st_mtime_ns  # both by one clock
+
+
+def _begun(folder: Path) -> dict[str, Any]:
+    """What the run at work here began with; nothing where it is not told."""
+    try:
+        began = read_json(folder / BEGUN)
+    except UserError:
+        return {}
+    return began if isinstance(began, dict) else {}
+
+
 def _tidy(folder: Path) -> None:
     """Remove what a finished run has no use for."""
+    (folder / BEGUN).unlink(missing_ok=True)
     if not os.environ.get(KEEP):
         for file in folder.glob("last*.pt"):
             file.unlink()

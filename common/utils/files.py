@@ -129,6 +129,9 @@ def drafted_folder(folder: Path) -> Iterator[Path]:
     draft.mkdir()
     try:
         yield draft
+        for file in draft.rglob("*"):
+            if file.is_file():
+                _to_disk(file)
         os.rename(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -165,7 +168,11 @@ def clear_drafts(folder: Path) -> None:
     """Remove what processes that were stopped had begun to write."""
     for draft in folder.glob(".*.part"):
         pid = draft.name.split(".")[-2]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+        if not pid.isdecimal() or psutil.pid_exists(int(pid)):
+            continue
+        if draft.is_dir():
+            shutil.rmtree(draft)
+        else:
             draft.unlink(missing_ok=True)
 
 

@@ -25,13 +25,12 @@ def place_in_run() -> tuple[int, int, int]:
     return tuple(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
 
 
-def restarted(file: Path) -> bool:
-    """Whether torchrun has started this process again (`--max-restarts`), and those before it wrote
-    a file: not what stood there when torchrun itself was started.
+def launch() -> str:
+    """By which this start of torchrun is known from another, and its restarts are not; "" without
+    it.
     """
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0 or not file.is_file():
-        return False
-    return file.stat().st_mtime >= psutil.Process(os.getppid()).create_time()
+    run = os.environ.get("TORCHELASTIC_RUN_ID")
+    return f"{run} {os.getppid()}" if run else ""
 
 
 class Failed(UserError):

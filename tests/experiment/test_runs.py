@@ -1,13 +1,14 @@
 """Runs that stay: a recipe is a folder, and a finished run is never destroyed by another."""
 
 import hashlib
+import json
 import sys
 
 import pytest
 import torch
 from torchvision.models import resnet18
 
-from common import earlier
+from common import earlier, experiment, levels
 from common import runs as command
 from common.audit import runner
 from common.config import load_config
@@ -142,6 +143,23 @@ def test_what_a_run_hangs_on_makes_it_train_again(run, monkeypatch):
     monkeypatch.setattr(earlier.levels, "code_digest", lambda *_: "another")
     code, out, _ = run(1, *MLP)
     assert code == 0 and "trained again: code changed" in out and "epoch 1/1" in out
+
+
+def test_code_that_changes_on_the_way_is_not_called_the_old_or_the_new(run, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(levels, "code_at_start", lambda *_: "the first")
+    options = [*MLP[:-1], "--train.epochs=2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment.Experiment, "report", stop)
+        assert run(1, *options)[0] == 130
+    monkeypatch.setattr(levels, "code_at_start", lambda *_: "the second")
+    code, out, _ = run(1, *options, "--resume")
+    assert code == 0 and "began with another code, and goes on with this one" in out
+    done = json.loads((folder_of(LEVELS[1], options) / DONE).read_text())
+    assert done["code"] == "several"
+    assert "trained again: code changed" in run(1, *options)[1]
 
 
 def test_a_finished_run_is_small(run):

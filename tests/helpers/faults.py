@@ -34,7 +34,8 @@ class Points:
         self.project, self.how, self.number, self.count = str(project), how, number, 0
         self.process = os.getpid()  # not those that it starts
         self.marks = os.open(marks, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        self.system = {name: getattr(os, name) for name in ("fsync", "replace", "link", "unlink")}
+        names = "fsync", "replace", "rename", "link", "unlink"
+        self.system = {name: getattr(os, name) for name in names}
         for name in self.system:
             setattr(os, name, getattr(self, name))
         sys.addaudithook(self.opened)
@@ -87,20 +88,32 @@ class Points:
         self.system["replace"](draft, file)
         self.point("in place", file)
 
+    def rename(self, old, new):
+        if not self.watched(new):
+            return self.system["rename"](old, new)
+        self.point("to be renamed", meant(os.fspath(new)))
+        self.system["rename"](old, new)
+        self.point("renamed", meant(os.fspath(new)))
+
     def link(self, file, other):
         if self.watched(other):
             self.point("to be kept", other)
         self.system["link"](file, other)
 
-    def unlink(self, file, *arguments, **options):
-        if self.watched(file) and os.path.lexists(file):
-            self.point("to be removed", meant(file))
-        self.system["unlink"](file, *arguments, **options)
+    def unlink(self, file, *, dir_fd=None):
+        folder = "" if dir_fd is None else os.readlink(f"/proc/self/fd/{dir_fd}")
+        place = os.path.join(folder, os.fspath(file))  # as rmtree removes: by folder and name
+        if self.watched(place) and os.path.lexists(place):
+            self.point("to be removed", meant(place))
+        self.system["unlink"](file, dir_fd=dir_fd)
 
 
 def drafted(file):
-    """Whether a file is the draft of one."""
-    name = os.path.basename(file)
+    """Whether a file is a draft, or in the draft of a folder."""
+    return any(is_draft(part) for part in Path(file).parts)
+
+
+def is_draft(name):
     return name.startswith(".") and name.endswith(".part")
 
 
@@ -112,8 +125,8 @@ def beside(file):
 
 def meant(file):
     """The file that a draft is of; any other as it is."""
-    folder, name = os.path.split(file)
-    return os.path.join(folder, name[1:].rsplit(".", 2)[0]) if drafted(file) else file
+    parts = Path(file).parts
+    return os.path.join(*(p[1:].rsplit(".", 2)[0] if is_draft(p) else p for p in parts))
 
 
 if __name__ == "__main__":

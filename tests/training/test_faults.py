@@ -10,7 +10,7 @@ import pytest
 from common.config import yaml_files
 from common.reports.store import Reports
 from common.training import checkpoint
-from common.training.place import DONE, KEEP
+from common.training.place import BEGUN, DONE, KEEP
 from common.utils.files import read_json, read_npz
 from common.verify_resume import CLOCK, outcome
 from helpers.makers import make_picture_folder
@@ -33,11 +33,11 @@ class Faulty:
     Args:
         place: an empty folder.
         options: of the run.
-        again: whether it was finished once, and is run --anew.
+        again: of the same command once more, where the run was finished once.
     """
 
-    def __init__(self, place, options=DIGITS, again=False):
-        self.place, self.options = place, [*options, *["--anew"] * again]
+    def __init__(self, place, options=DIGITS, again=None):
+        self.place, self.options = place, [*options, *([again] if again else [])]
         self.environment = {} if again else {KEEP: "1"}  # the state of training is compared, too
         self.project, self.before = copy_project(place / "project", *DIGITS), place / "before"
         if again:
@@ -132,7 +132,15 @@ def fresh(tmp_path_factory):
 @pytest.fixture(scope="module")
 def again(tmp_path_factory):
     """Where the same run was finished, and is run anew."""
-    faulty = Faulty(tmp_path_factory.mktemp("again"), again=True)
+    faulty = Faulty(tmp_path_factory.mktemp("again"), again="--anew")
+    faulty.left = left(faulty.project)
+    return faulty
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """Where the same run was finished, and its report is wanted in another folder, too."""
+    faulty = Faulty(tmp_path_factory.mktemp("shown"), again=f"--reports={REPORTS}-too")
     faulty.left = left(faulty.project)
     return faulty
 
@@ -189,7 +197,7 @@ def test_all_files_are_written_in_one_place(fresh):
     assert ways == {"begun", "half", "whole", "synced", "in place", "to be kept", "to be removed"}
     placed = {file for what, file in fresh.points if what == "in place"}
     beside = {f"{FOLDER}/log.txt", f"{FOLDER}/last.previous.pt", f"runs/digits/.locks/{NAME}"}
-    assert placed | beside == set(fresh.left["names"])
+    assert placed | beside == set(fresh.left["names"]) | {f"{FOLDER}/{BEGUN}"}
     accuracies = [epoch["val_accuracy"] for epoch in fresh.left["history"]]
     assert accuracies.index(max(accuracies)) == 1, "neither the first nor the last epoch"
 
@@ -198,6 +206,14 @@ def test_killed_as_it_writes_it_goes_on_to_the_same_end(fresh):
     last, metrics = f"{FOLDER}/last.pt", f"{REPORTS}/{NAME}/metrics.json"
     for number in fresh.numbers(("half", last), ("in place", last), ("synced", metrics)):
         kill(fresh, number)
+
+
+def test_killed_as_it_copies_a_report_it_copies_it_again(shown):
+    copy = f"{REPORTS}-too/{NAME}"
+    assert not [point for point in shown.points if point[1] == copy and "another" in point[0]]
+    for number in shown.numbers(("whole", f"{copy}/metrics.json"), ("renamed", copy)):
+        kill(shown, number)
+        assert Reports.read(shown.project / f"{REPORTS}-too").damaged == []
 
 
 def test_a_disk_that_fills_as_it_writes_is_one_line_and_nothing_is_lost(fresh):
@@ -261,7 +277,7 @@ def test_killed_as_it_keeps_decoded_pictures_it_starts_again(pictures):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("before", ["fresh", "again"])
+@pytest.mark.parametrize("before", ["fresh", "again", "shown"])
 def test_killed_at_any_point_it_goes_on_to_the_same_end(before, part, request):
     faulty = request.getfixturevalue(before)
     for number in range(1 + part, len(faulty.points) + 1, PARTS):

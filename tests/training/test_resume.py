@@ -1,16 +1,19 @@
 """Nothing is lost: killed runs go on to the same bits, stopped ones say how."""
 
+import contextlib
 import json
 import os
 import random
 import signal
 import time
+from unittest.mock import Mock
 
 import pytest
 
 from common import cli, verify_resume
 from common.config import LevelConfig
-from common.training.place import KEEP
+from common.training import checkpoint
+from common.training.place import DONE, KEEP, Place
 from common.utils.errors import UserError
 from common.verify_resume import outcome
 from helpers.processes import Started
@@ -72,6 +75,7 @@ def test_a_copy_to_run_in_has_all_that_is_a_levels_own(tmp_path):
         f"runs/digits/{NAMES[0]}/best.pt",
         "mine/big.png",
     ]
+    left_out += [f"runs/digits/{NAMES[0]}{ending}/best.pt" for ending in (".new", ".old")]
     for file in (*own, *left_out, f"runs/digits/{NAMES[1]}/best.pt"):
         (project / file).parent.mkdir(parents=True, exist_ok=True)
         (project / file).write_text(file)
@@ -141,3 +145,24 @@ def test_only_what_can_go_on_is_said_to(resumes, capsys):
         cli.command(action, resumes=resumes)
     hint = "; the same command with --resume goes on" if resumes else ""
     assert capsys.readouterr().err == f"\nstopped{hint}\n"
+
+
+def test_a_try_that_came_to_its_end_is_tried_again(monkeypatch, tmp_path):
+    """The first is too late, and whole; the second is killed after its second epoch of three."""
+    folder, tries = tmp_path / "runs/digits" / NAMES[0], []
+
+    @contextlib.contextmanager
+    def started(*_):
+        place = Place(folder)
+        assert place.work == folder and not folder.exists(), "a finished run is in its way"
+        folder.mkdir(parents=True)
+        tries.append(3 if not tries else 2)
+        checkpoint.save(folder / "last.pt", {"history": list(range(tries[-1]))})
+        if tries[-1] == 3:
+            (folder / DONE).touch()
+        yield Mock(poll=lambda: 0)
+
+    monkeypatch.setattr(verify_resume, "_started", started)
+    history = [{"seconds": 0.0}] * 3
+    verify_resume._kill(tmp_path, NAMES[0], NAMES[0], [], history)
+    assert tries == [3, 2]

@@ -10,6 +10,7 @@ import torch
 from common import commands
 from common.config import Benchmark, LevelConfig, TrainConfig
 from common.config.schema import comparable, differences
+from common.reports.store import Reports
 from common.training import checkpoint
 from common.training.progress import check_resumable, check_unfinished
 from common.utils import paths
@@ -184,6 +185,10 @@ def test_halves_of_files_are_cleared_and_those_of_who_is_at_work_are_not(tmp_pat
     stays = f".README.md.{os.getppid()}.part", ".of another program.part", "last.pt"
     for name in (".history.json.99999999.part", ".last.pt.99999999.part", *stays):
         (tmp_path / name).touch()
+    folder = tmp_path / ".level1_mine.99999999.part"
+    folder.mkdir()
+    (folder / "metrics.json").write_text("{}")
+    assert Reports.read(tmp_path).damaged == [], "no report yet"
     clear_drafts(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {*stays}
 

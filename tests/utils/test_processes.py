@@ -1,7 +1,6 @@
 """Commands in processes of their own: what is left of them, and what they say."""
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -10,7 +9,7 @@ import psutil
 import pytest
 
 from common.utils.errors import UserError
-from common.utils.processes import Failed, restarted, started
+from common.utils.processes import Failed, started
 
 # starts a process in its own group and one that leaves it, says their numbers, and goes on as told
 PARENT = """
@@ -79,16 +78,3 @@ def test_the_last_words_of_a_failure(code, said):
         process.wait()
     assert str(failure.value) == f"it ended with status 1: {said}"
     assert isinstance(failure.value, Failed) and failure.value.code == 1
-
-
-def test_started_again_is_whoever_finds_what_was_written_since(tmp_path, monkeypatch):
-    file = tmp_path / "last.pt"
-    file.touch()
-    assert not restarted(file), "not by torchrun"
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
-    assert not restarted(file), "for the first time"
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert restarted(file) and not restarted(tmp_path / "none")
-    began = psutil.Process(os.getppid()).create_time()
-    os.utime(file, (began - 1, began - 1))
-    assert not restarted(file), "an earlier run's"
