@@ -179,6 +179,7 @@ class AuditContext:
         data: Splits | None = None,
         augment: list[Step] | None = None,
         keeps: bool = True,
+        seed: int | None = None,
         **train: object,
     ) -> Trainer:
         """The run's trainer around such a network.
@@ -187,10 +188,12 @@ class AuditContext:
             data: other pictures than the run's.
             augment: other steps than the run's.
             keeps: false for a trunk that keeps nothing: each step's pictures go through it anew.
+            seed: another than the run's.
             train: settings of that group instead of the run's.
         """
         config, data = copy.deepcopy(self.config), data or self.data
         config.augment = config.augment if augment is None else augment
+        config.seed = config.seed if seed is None else seed
         for key, value in train.items():
             setattr(config.train, key, value)
         network = self.network(classes=len(data.classes))

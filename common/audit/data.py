@@ -1,9 +1,11 @@
 """The audit's checks on what reaches the network."""
 
 import dataclasses
+from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from scipy import stats
+from torch import Tensor, nn
 
 from common.audit import feed
 from common.audit.context import (
@@ -21,7 +23,9 @@ from common.audit.context import (
 from common.config.registry import named_step
 from common.data import Batches, ImageSet, build_augmentation, duplicates
 from common.data.augment.steps import Augmentation, Flip
+from common.models import trunk
 
+UNLIKELY = 1e-4  # how improbable it must be that labels are right to be called wrong
 READ = 2**28  # bytes of each split's pictures that are compared
 
 
@@ -56,19 +60,27 @@ def labels_belong(context: AuditContext) -> Seen:
     wrong, total = int((~_alike(images, own[labels])).sum()), len(labels)
     images, labels = context.once(feed.augmented).epoch(1)
     nearest = _nearest(images, own)
-    near = float((nearest == labels).float().mean())  # chance: one of 44
-    steps, draws = build_augmentation(feed.unmixed(context), context.data.mirror), torch.Generator()
-    changed = context.once(feed.numbered).train.images
-    changed = steps(changed.clone(), draws.manual_seed(0)) if steps else changed
-    changed = context.prepare(changed.round().to(torch.uint8)).cpu()
-    found = _nearest(changed, own) == torch.arange(len(own))
-    usual = float(found.float().mean())  # of heavy steps it is little
+    near = int((nearest == labels).sum())  # by chance, one of 44
+    usual = _usually_nearest(context, own)  # of heavy steps it is little
+    by_chance = stats.binom.cdf(near, total, usual / 3)
     for part in (context.whole.train, context.whole.val, context.whole.test):
         for name, label in zip(part.names or [], part.labels.tolist(), strict=False):
             wrong += name.split("/")[1] != part.classes[label]
-    seen = f"{wrong} of {total} without; augmented, {near:.0%} most like their own"
-    right = wrong == 0 and near >= usual / 3
-    return right, "each picture with its own label", seen, 3 * near / max(usual, 1e-9)
+    seen = f"{wrong} of {total} without; augmented, {near} most like their own"
+    right = wrong == 0 and by_chance >= UNLIKELY
+    return right, "each picture with its own label", seen, 3 * near / max(usual * total, 1e-9)
+
+
+def _usually_nearest(context: AuditContext, own: Tensor) -> float:
+    """How often a picture is most like its own, by the augmentation's steps called alone."""
+    steps, draws = build_augmentation(feed.unmixed(context), context.data.mirror), torch.Generator()
+    pictures, draws = context.once(feed.numbered).train.images, draws.manual_seed(0)
+    found = []
+    for _ in range(5 if steps else 1):
+        changed = steps(pictures.clone(), draws) if steps else pictures
+        changed = context.prepare(changed.round().to(torch.uint8)).cpu()
+        found.append(_nearest(changed, own) == torch.arange(len(own)))
+    return float(torch.cat(found).float().mean())
 
 
 def _nearest(images: Tensor, others: Tensor) -> Tensor:
@@ -144,6 +156,9 @@ def train_shuffled(context: AuditContext) -> Seen:
     once = all(torch.equal(order.sort().values, stored) for order in orders)
     if not once:
         return False, "each picture once an epoch", "some left out, or shown twice"
+    sizes = [len(step.targets) for step in record.steps if step.epoch == 1]
+    if sizes != [len(batch) for batch in stored.split(BATCH)]:
+        return False, f"batches of {BATCH}, the last of what is left", f"of {sizes}"
     kept = [float((order == stored).float().mean()) for order in orders]
     same = float((orders[0] == orders[1]).float().mean())
     fellows = [order.argsort() // BATCH for order in orders]  # the batch that each picture is in
@@ -154,6 +169,30 @@ def train_shuffled(context: AuditContext) -> Seen:
     worst = max(*kept, same, together)
     expected = "each picture once an epoch, in another order and company each epoch"
     return worst < 0.75, expected, seen, margin(worst, 0.75)
+
+
+@check("another seed, other draws", "a seed that is written down, and not what is drawn by")
+def seeds_differ(context: AuditContext) -> Seen:
+    picture, found = context.once(feed.numbered).train.images[0], []
+    alike = feed.copies(context, picture, COUNTS["train"])  # so that order makes no difference
+    trainers = [context.trainer(alike, seed=context.config.seed + more) for more in (0, 1)]
+    batches = [trainer.train.batches for trainer in trainers]
+    if torch.equal(*(torch.cat(b.order(1)) for b in batches)):
+        found.append("order")
+    views = [torch.cat([images for images, _ in b.epoch(1)]) for b in batches]
+    if _often(context, batches[0].transform) and _alike(*views).all():
+        found.append("augmentation")
+    features, targets = next(trainers[0].train.epoch(0))
+    logits = [trainer.step(0, features, targets)[1] for trainer in trainers]
+    drops = any(
+        module.training and module.p >= 0.01  # of less, nothing may be dropped
+        for module in trainers[0].network.modules()
+        if isinstance(module, nn.modules.dropout._DropoutNd)
+    )
+    if drops and torch.equal(*logits):
+        found.append("dropout")
+    expected = "other orders, augmentation and dropout with another seed"
+    return not found, expected, f"the same {', '.join(found)}" if found else "others"
 
 
 @check(
@@ -238,16 +277,20 @@ def _by_place(batches: Batches, epoch: int) -> Tensor:
 def kept_as_seen(context: AuditContext) -> Seen:
     views = context.config.train.views and min(context.config.train.views, 3)
     trainer = context.trainer(views=views, epochs=2 * (views or 1))  # so that all are kept
-    worst, labelled = 0.0, True
-    for epoch in range(1, (views or 1) + 2):
-        pairs = zip(trainer.train.epoch(epoch), trainer.train.batches.epoch(epoch), strict=True)
-        for (features, labels), (images, targets) in pairs:
-            own = trainer.trunk(images)
-            labelled = labelled and torch.equal(labels, targets)
-            parts = [(features.x, own.x), *((features.taps[k], own.taps[k]) for k in own.taps)]
-            worst = max(worst, *(largest_gap(a, b) for a, b in parts if b.numel()), 0.0)
+    network, worst, labelled = trainer.network, 0.0, True
+    every = len(network.prefix) == len(network.stages)  # frozen: the head reads the taps alone
+    with patch.object(trunk, "GROUP", (5, 2**19)):  # a batch goes through in several groups
+        for epoch in range(1, (views or 1) + 2):
+            pairs = zip(trainer.train.epoch(epoch), trainer.train.batches.epoch(epoch), strict=True)
+            for (features, labels), (images, targets) in pairs:
+                with torch.no_grad():
+                    own = network.forward_prefix(images)
+                labelled = labelled and torch.equal(labels, targets)
+                parts = [(features.taps[name], own.taps[name]) for name in features.taps]
+                parts += [] if every else [(features.x, own.x)]
+                worst = max(worst, *(largest_gap(a, b) for a, b in parts), 0.0)
     seen = f"{worst:.0e} off" + ("" if labelled else ", beside other labels")
-    expected = "each batch's own features and labels"
+    expected = "what the frozen stages make of each batch by themselves, and its labels"
     return worst < 1e-3 and labelled, expected, seen, margin(worst, 1e-3)
 
 

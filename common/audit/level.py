@@ -39,6 +39,7 @@ from common.models.weights import weights_file
 from common.runtime.distributed import ALONE
 from common.training import checkpoint, place
 from common.utils import paths
+from common.utils.errors import UserError, line
 
 PHASE = "train.", "network.trainable"  # what may differ where fit is called for several phases
 
@@ -83,7 +84,8 @@ class Seam:
         start, adapted: the network's tensors when training begins, and what it says of batch norm.
         sums: of the network's tensors, by what had just happened.
         plain: logits of train, val and test by a plain pass, when evaluate is called.
-        results, metrics, written: what evaluate and main returned, and what was to be written.
+        history, results, metrics, written: what fit, evaluate and main returned, and what was to be
+            written.
         moment: where the run is; touched: when the test pictures were read.
     """
 
@@ -97,6 +99,7 @@ class Seam:
     adapted: int = 0
     sums: list[tuple[str, list[float]]] = field(default_factory=list)
     plain: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict] = field(default_factory=list)
     results: Results | None = None
     metrics: dict | None = None
     written: Any = None
@@ -145,6 +148,7 @@ def run_whole(
             raise Stop
         seam.moment = "in training"
         history = before["fit"](*given, **named)
+        seam.history += copy.deepcopy(history)
         seam.moment = "after training"
         seam.note("training", network)
         return history
@@ -167,8 +171,11 @@ def run_whole(
     with _apart(context, config, start, seam):
         names.update({name: ours[name] for name in before})
         try:
-            with contextlib.suppress(Stop):
-                seam.metrics = context.main(config)
+            seam.metrics = context.main(config)
+        except Stop:
+            pass
+        except UserError as error:
+            seam.wrong.append(f"main ended: {line(error)}")
         finally:
             names.update(before)
     return seam
@@ -225,9 +232,8 @@ def _nothing(*_: object) -> None:
 def _config(context: AuditContext, seed: int | None = None) -> LevelConfig:
     config = copy.deepcopy(context.config)
     train = config.train
-    train.epochs, train.early_stopping = 1, None
-    if train.views:  # one that comes again
-        train.views, train.epochs = 1, 2
+    train.epochs, train.early_stopping = 2, None  # one for each of two phases
+    train.views = train.views and 1  # which comes again
     config.seed = config.seed if seed is None else seed
     return config
 
@@ -277,15 +283,15 @@ def trains_then_tests(context: AuditContext) -> Seen:
         if before != after and what != "training":
             wrong.append(f"the network was changed by {what}")
     expected = "fit, then evaluate, with the run's own data and settings, and nothing else moves"
-    return not wrong, expected, ", ".join(wrong) or _seen(seam, "fit", "evaluate")
+    return _seen(seam, expected, wrong, "fit", "evaluate")
 
 
 @check("test is never read in training", "the epoch, or anything else, chosen on the test set")
 def test_untouched(context: AuditContext) -> Seen:
     seam = context.once(whole)
-    early = seam.touched & {"before training", "in training", "after evaluate"}
-    seen = f"read {' and '.join(sorted(early))}" if early else _seen(seam, "fit")
-    return not early, "test pictures that are read once, after training", seen
+    early = sorted(seam.touched & {"before training", "in training"})
+    wrong = [f"read {' and '.join(early)}"] if early else []
+    return _seen(seam, "test pictures that are read once, after training", wrong, "fit")
 
 
 @check("what is reported was computed", "figures of other pictures, of another pass, or made up")
@@ -293,7 +299,7 @@ def reported_as_computed(context: AuditContext) -> Seen:
     seam = context.once(whole)
     wrong = [*_wrong_figures(seam)] if "evaluate" in seam.parts else []
     expected = "the figures of evaluate's own logits, and those a plain pass's"
-    return not wrong, expected, ", ".join(wrong) or _seen(seam, "evaluate")
+    return _seen(seam, expected, wrong, "evaluate")
 
 
 @check("the run starts as configured", "another start than the weights, start_from or the seed say")
@@ -301,7 +307,7 @@ def starts_as_configured(context: AuditContext) -> Seen:
     seam, before = context.once(whole), context.once(left_by_the_level_before)
     expected = "the weights of the file or of the level before, the rest by the seed"
     if "fit" not in seam.parts or not seam.start:
-        return True, expected, _seen(seam, "fit")
+        return _seen(seam, expected, [], "fit")
     wrong = [*_wrong_start(context, seam, before)]
     loaded = set(before["network"]) if before else set()
     if context.config.network.new_head:
@@ -325,10 +331,20 @@ def _drawn_again(context: AuditContext) -> dict[str, Tensor]:
     return context.build_network(config, len(context.data.classes)).state_dict()
 
 
-def _seen(seam: Seam, *parts: str) -> str:
-    """That all was well; or what of a run.py of another build could not be looked at."""
+def _seen(seam: Seam, expected: str, wrong: list[str], *parts: str) -> Seen:
+    """What was seen; where a run.py of another build lacks parts of it, that this was not looked
+    at, which a run says.
+    """
     lacking = [part for part in parts if part not in seam.parts]
-    return f"not looked at: run.py has no main with {', '.join(lacking)}" if lacking else "that"
+    if wrong or not lacking:
+        return not wrong, expected, ", ".join(wrong) or "that"
+    return (
+        True,
+        expected,
+        f"not looked at: run.py has no main with {', '.join(lacking)}",
+        None,
+        True,
+    )
 
 
 def _wrong_figures(seam: Seam) -> Iterator[str]:
@@ -353,11 +369,31 @@ def _wrong_figures(seam: Seam) -> Iterator[str]:
     val, detail = seam.results.val, seam.metrics.get("detail", {})
     if "temperature" in detail and not _likeliest(detail["temperature"], val.logits, val.labels):
         yield f"temperature {detail['temperature']:.2f} is not val's likeliest"
+    yield from _wrongly_written(seam)
+
+
+def _wrongly_written(seam: Seam) -> Iterator[str]:
+    """What is in the report's files and was not computed."""
     run, test = seam.written, seam.results.test
-    if run is None or not torch.equal(torch.from_numpy(run.predictions), test.logits.argmax(1)):
-        yield "other predictions written than computed"
-    elif not torch.equal(torch.from_numpy(run.labels), test.labels):
-        yield "other labels written than test's"
+    if run is None:
+        yield "no report written"
+        return
+    computed = {
+        "predictions": (run.predictions, test.logits.argmax(1)),
+        "labels": (run.labels, test.labels),
+        "logits": (run.logits, test.logits),
+        "single": (run.single, seam.results.test_single.logits.argmax(1)),
+    }
+    for what, (written, own) in computed.items():
+        if not torch.equal(torch.from_numpy(written), own):
+            yield f"other {what} written than computed"
+    if seam.calls.count("fit") == 1:  # else the level's own way to put phases together
+        scores = [entry["val_accuracy"] for entry in seam.history]
+        best = seam.history[scores.index(max(scores))]["epoch"]
+        if run.history != seam.history:
+            yield "another history written than fit's"
+        elif run.metrics.get("best_epoch") != best:
+            yield f"best epoch {run.metrics.get('best_epoch')}, not {best}"
 
 
 def _likeliest(temperature: float, logits: Tensor, labels: Tensor) -> bool:

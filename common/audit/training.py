@@ -3,15 +3,17 @@
 import contextlib
 import copy
 import dataclasses
+from collections.abc import Sequence
 from unittest.mock import DEFAULT, patch
 
 import torch
 from torch import Tensor, nn
 
-from common.audit.context import AuditContext, Seen, check, largest_gap, margin
+from common.audit.context import BATCH, AuditContext, Seen, check, largest_gap, margin
 from common.audit.plan import batch_norm_keys, key_starts, parts_in, rate_at
-from common.models import StagedNetwork
+from common.models import StagedNetwork, adapt
 from common.models.adapt import adapt_batch_norm, pictures_to_adapt
+from common.models.staged import batch_norms
 from common.training import Trainer
 from common.training.progress import Progress
 
@@ -26,8 +28,8 @@ class Epoch:
         modes: whether those parts were in train mode, when "train" and val ("eval") passed them.
         after: whether the network was left in train mode.
         norms: the batch norms that keep statistics, by name; moving: names of those that train.
-        momentum: of each at the start; expected: mean and variance that each should have now;
-            arrived: steps that reached it.
+        momentum, counted: of each at the start, and batches by then; expected: mean and variance
+            that each should have now; arrived: steps that reached it.
     """
 
     def __init__(self, context: AuditContext):
@@ -53,6 +55,7 @@ class Epoch:
             for name, module in self.norms.items()
         }
         self.momentum = {name: module.momentum for name, module in self.norms.items()}
+        self.counted = {n: int(module.num_batches_tracked) for n, module in self.norms.items()}
         self.arrived = dict.fromkeys(self.moving, 0)
         for name, part in network.parts():
             if name in self.trains:
@@ -70,10 +73,13 @@ class Epoch:
 
     def _note_statistics(self, name: str, values: Tensor) -> None:
         if torch.is_grad_enabled():
-            values, share = values.detach().transpose(0, 1).flatten(1), self.momentum[name]
+            values = values.detach().transpose(0, 1).flatten(1)
+            self.arrived[name] += 1
+            share = self.momentum[name]
+            if share is None:  # each batch counts alike
+                share = 1 / (self.counted[name] + self.arrived[name])
             mean, var = self.expected[name]
             self.expected[name] = (mean.lerp(values.mean(1), share), var.lerp(values.var(1), share))
-            self.arrived[name] += 1
 
 
 @check("train and eval mode", "model.train() or model.eval() missing, or the mode not restored")
@@ -112,42 +118,45 @@ def frozen_is_frozen(context: AuditContext) -> Seen:
 @check("batch norm is adapted as it says", "a moving average, or other pictures than train's")
 def adapted(context: AuditContext) -> Seen:
     network, data = context.network(), context.data
-    norms = [m for m in network.stages.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [norm for norm in batch_norms(network.stages) if norm.track_running_stats]
     expected = "the mean and variance of what reaches each batch norm; nothing else moves"
     if not norms or not pictures_to_adapt(context.config.network, context.whole):
         return True, expected, "not adapted"
     before = copy.deepcopy(network.state_dict())
     elsewhere = dataclasses.replace(data, val=Tripwire(), test=Tripwire())
-    adapt_batch_norm(network, elsewhere, len(data.train), context.runtime)
+    with patch.object(adapt, "BATCH", BATCH):  # so that there are several
+        adapt_batch_norm(network, elsewhere, len(data.train), context.runtime)
     state = copy.deepcopy(network.state_dict())
     moved = {key for key, value in state.items() if not torch.equal(value, before[key])}
     strays = moved - batch_norm_keys(network) | moved & dict(network.named_parameters()).keys()
-    gaps = _gaps_to_what_arrives(network, norms, context.pictures(data.train))
+    gaps = _gaps_to_what_arrives(network, norms, context.pictures(data.train).split(BATCH))
     text = f"at most {max(gaps):.0e} off" + (f", and moved: {min(strays)}" if strays else "")
     return max(gaps) < 1e-2 and not strays, expected, text, margin(max(gaps), 1e-2)
 
 
 @torch.no_grad()
 def _gaps_to_what_arrives(
-    network: StagedNetwork, norms: list[nn.BatchNorm2d], images: Tensor
+    network: StagedNetwork, norms: list[nn.Module], batches: Sequence[Tensor]
 ) -> list[float]:
-    """How far each batch norm's statistics are off those of what reaches it, in one batch whose
-    own statistics normalise it at each batch norm before.
+    """How far each batch norm's statistics are off the mean of those of what reaches it, of all
+    batches, each of which is normalised by its own at each batch norm before.
     """
-    gaps = []
+    total = sum(map(len, batches))
+    arrived = {norm: 0.0 for norm in norms}
 
-    def compare(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
+    def add(norm: nn.Module, inputs: tuple[Tensor]) -> None:
         seen = inputs[0].transpose(0, 1).flatten(1).float()
-        own = torch.stack([seen.mean(1), seen.var(1)])
-        gaps.append(largest_gap(torch.stack([norm.running_mean, norm.running_var]), own))
+        arrived[norm] += torch.stack([seen.mean(1), seen.var(1)]) * (len(inputs[0]) / total)
 
     network.eval()
     for norm in norms:
         norm.train()
         norm.momentum = 0.0  # its statistics stay
-        norm.register_forward_pre_hook(compare)
-    network(images)
-    return gaps
+        norm.register_forward_pre_hook(add)
+    for images in batches:
+        network(images)
+    own = {norm: torch.stack([norm.running_mean, norm.running_var]) for norm in norms}
+    return [largest_gap(own[norm], arrived[norm]) for norm in norms]
 
 
 @check("batch norm learns where it trains", "batch statistics that never reach the running ones")

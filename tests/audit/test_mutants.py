@@ -208,7 +208,13 @@ def test_summary_counts_what_caught_first(drawn):
 def test_section_gives_shares():
     counts = {"mutants": 10, "audit": 5, "tests": 2, "grader": 1, "hangs": 1, "crash": 3}
     groups = {"shown": counts, "held back": counts | {"audit": 4}}
-    content = {"equivalent": 2, "open": 0, "groups": groups, "files": {LOOP: counts}}
+    content = {
+        "day": "2026-01-31",
+        "equivalent": 2,
+        "open": 0,
+        "groups": groups,
+        "files": {LOOP: counts},
+    }
     text = mutant_report.section(content | {"checks": {"shapes fit": 2}})
     assert "22 mutants" in text
     assert "| shown | 10 | 50% | 70% | 90% | 3 | 1 |" in text

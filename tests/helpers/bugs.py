@@ -26,6 +26,7 @@ MODES = "train and eval mode"
 FROZEN = "frozen means frozen"
 AUGMENTED = "augmentation on train only"
 TURNS = "views differ, and come again"
+OTHERS = "another seed, other draws"
 CROSS_ENTROPY = (
     "loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)"
 )
@@ -339,4 +340,30 @@ BUGS = [
     Bug("batch norm not adapted", "common/experiment.py",
         "adapt_batch_norm(network, self.data, count, self.runtime)", "pass",
         "the run starts as configured", options=ADAPTED),
+    Bug("order and augmentation by no seed", TRAINING, "augmentation, config.draws, views",
+        "augmentation, 0, views", OTHERS),
+    Bug("order by no seed", BATCHES, 'counter_seed(self.seed, "order", epoch)',
+        'counter_seed(0, "order", epoch)', OTHERS),
+    Bug("augmentation by no seed", BATCHES,
+        'counter_seed(self.seed or 0, "transform", epoch, step)',
+        'counter_seed(0, "transform", epoch, step)', OTHERS,
+        options=("--augment", "[jitter]")),
+    Bug("dropout by no seed", TRAINING, 'counter_seed(self.config.draws, "step", step))',
+        'counter_seed(0, "step", step))', OTHERS, 1, options=DROPOUT),
+    Bug("batches of twice the size", TRAINING,
+        "options = network.weights, config.train.batch_size, runtime",
+        "options = network.weights, 2 * config.train.batch_size, runtime", "train is shuffled"),
+    Bug("all but the last pictures of a batch left out of the trunk's answer",
+        "common/models/trunk.py",
+        "features = part.empty(len(images)) if features is None else features",
+        "features = part.empty(len(images))", "what is kept is what was seen"),
+    Bug("batch norm adapted to the last batch alone", "common/models/adapt.py",
+        "norm.momentum = len(images) / seen", "norm.momentum = 1.0", AS_IT_SAYS, options=ADAPTED),
+    Bug("another epoch reported as the best", "common/experiment.py",
+        'best_epoch(history)["epoch"],', "len(history) + 1,", "what is reported was computed"),
+    Bug("logits written of a single pass", "common/experiment.py",
+        "logits=results.test.logits.numpy()", "logits=results.test_single.logits.numpy()",
+        "what is reported was computed", 4, options=(*PICTURES, "--data.mirror", "true")),
+    Bug("a history cut off", "common/experiment.py", "            history,\n            labels",
+        "            history[:1],\n            labels", "what is reported was computed"),
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """What mutation testing found, counted and in Markdown: a part of reports/audit.md."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def summary(
             for key in COUNTED:
                 counts[key] = counts.get(key, 0) + (key in keys)
     return {
+        "day": time.strftime("%Y-%m-%d"),
         "equivalent": len(mutants) - len(counted),
         "open": left_open,
         "groups": groups,
@@ -83,7 +85,8 @@ def section(content: dict) -> str:
             f"result (`tests/helpers/equivalents.txt`); of the",
             f"other {total}, what is caught by the audit, then by the fast tests of the file's "
             "room, then by the grader.",
-            "A third is held back: no check or test was written with a look at them.",
+            "A third is held back: no check or test was written with a look at them. Judged on "
+            f"{content['day']}, by the code of that day.",
             "",
             shares(content),
             "",
