@@ -9,7 +9,7 @@ from common.config import LevelConfig
 from common.data import splits
 from common.earlier import place_of, result_of
 from common.evaluation import statistics
-from common.models import input_size
+from common.models import check_network, input_size
 from common.reports.store import Reports
 from common.reports.summary import bare_network, network_summary
 from common.runtime import distributed
@@ -42,6 +42,7 @@ def run_seeds(main: Callable[[LevelConfig], dict], level: Path, config: LevelCon
 
 
 def _run_or_show(main: Callable[[LevelConfig], dict], level: Path, config: LevelConfig) -> dict:
+    check_network(config.network)  # before processes have met: what is wrong is said by one
     processes = distributed.join(config.train.device)
     done = _shown(level, config) if processes.first else None
     return processes.broadcast_object(done) or main(config)

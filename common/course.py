@@ -29,9 +29,9 @@ def main() -> None:
     if own.verify_resume:
         level = levels.find_level(own.verify_resume)
         config = load_config(level / "config.yaml", options, parser.prog)
-        if config.seeds or config.resume or own.ablate:
+        if config.seeds or config.resume or config.summary or own.ablate:
             raise UserError(
-                "command line: --verify-resume takes one --seed, no --resume or --ablate"
+                "command line: --verify-resume takes one --seed, no --resume, --summary or --ablate"
             )
 
         from common import verify_resume

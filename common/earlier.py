@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from common import levels
-from common.config import LevelConfig, load_config, yaml_files
-from common.config.ended import DONE, run_facts
+from common.config import LevelConfig, load_config
+from common.config.ended import DONE, run_facts, settings_of
 from common.config.recipe import is_shared, joined, shortened
 from common.config.schema import PATHS, changed, comparable, flat
 from common.data import Splits, load_splits, splits
@@ -126,7 +126,7 @@ def _recipe_now(settings: dict, config: LevelConfig) -> str:
 def _of_run(folder: Path) -> tuple[dict | None, str | None, str | None]:
     """A run's settings, and the SHA-256 of its pictures and of its starting weights."""
     facts = run_facts(folder) or {}
-    return _run_settings(folder), facts.get("fingerprint"), facts.get("weights")
+    return settings_of(folder), facts.get("fingerprint"), facts.get("weights")
 
 
 def _of_report(folder: Path) -> tuple[dict | None, str | None, str | None]:
@@ -134,13 +134,6 @@ def _of_report(folder: Path) -> tuple[dict | None, str | None, str | None]:
     if not metrics:
         return None, None, None
     return metrics["settings"], metrics["data"]["fingerprint"], metrics["weights"]["sha256"]
-
-
-def _run_settings(folder: Path) -> dict | None:
-    try:
-        return yaml_files.read(folder / "config.yaml")
-    except UserError:  # there is none
-        return None
 
 
 def _report_metrics(folder: Path) -> dict | None:
@@ -168,12 +161,22 @@ def place_of(level: Path, config: LevelConfig) -> Place:
 
 
 def result_of(level: Path, config: LevelConfig, place: Place) -> tuple[dict | None, str]:
-    """The metrics of a run that need not be done again; else None, and why it must be."""
+    """The metrics of a run that need not be done again; else None, and why it must be.
+
+    Raises:
+        UserError: a run has ended there of which this cannot be told.
+    """
+    no_file = (place.folder / DONE).is_dir()  # which no new one could replace
+    if (file := place.damage()) and (no_file or not config.anew):
+        raise UserError(
+            f"{place.folder / file}: a run has ended here, and this is not readable: put it back, "
+            "or move the folder away; --anew replaces it"
+        )
     done = place.done()
     at_work = config.resume and (place.new / "last.pt").is_file()
     if config.anew or at_work or not done:
         return None, ""
-    if changed(comparable(_run_settings(place.folder) or {}), comparable(config.settings())):
+    if changed(comparable(settings_of(place.folder) or {}), comparable(config.settings())):
         return None, ""
     data = load_splits(config.data, input_size(config.network))
     try:

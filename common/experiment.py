@@ -355,7 +355,7 @@ def _describe_data(data: Splits) -> dict:
     facts = {key: getattr(data, key) for key in ("name", "title", "fingerprint", "split")}
     counts |= {"skipped": data.skipped, "left_out": sum(data.left_out.values())}
     counts["dropped"] = len(data.dropped or ())
-    return {**facts, "classes": len(data.classes), **counts}
+    return {**facts, "classes": len(data.classes), "mirror": data.mirror, **counts}
 
 
 def _command_for(script: Path, stem: str, config: LevelConfig) -> str:

@@ -13,7 +13,8 @@ from types import ModuleType
 from common.utils import paths
 from common.utils.errors import UserError, line, nearest
 
-ROOMS = "config", "data", "models", "training", "evaluation", "runtime"  # that train and test
+ROOMS = "utils", "config", "data", "models", "training", "evaluation", "runtime"  # that train
+COMMANDS = "cli", "commands"  # modules that start a run, and do nothing to it
 
 
 def number(name: str) -> int | None:
@@ -86,29 +87,44 @@ def code_at_start(level: Path) -> str:
 
 
 def code_digest(level: Path, rooms: Iterable[str] = ROOMS) -> str:
-    """SHA-256 over the code that a level's runs hang on: its own, packages included, which other
-    levels' it imports, and of common/ these rooms and experiment.py. Of levels neither comments nor
-    docstrings count.
+    """SHA-256 over the code that a level's runs hang on: its own, packages included; what of the
+    project it imports, other levels among it; and of common/ these rooms and experiment.py. Of the
+    first two neither comments nor docstrings count.
     """
-    found, waiting, names = hashlib.sha256(), [level], set()
+    found, waiting, seen = hashlib.sha256(), [level], set()
     while waiting:
         place = waiting.pop()
-        if place.name in names:
+        if place in seen:
             continue
-        names.add(place.name)
-        for file in sorted(place.rglob("*.py")):
-            below = file.relative_to(place)
+        seen.add(place)
+        for file in [place] if place.is_file() else sorted(place.rglob("*.py")):
+            below = file.relative_to(place.parent)
             if any(part.startswith(".") or part == "__pycache__" for part in below.parts):
                 continue
             source = file.read_text(encoding="utf-8")
-            found.update(f"{place.name}/{below.as_posix()}".encode())
+            found.update(below.as_posix().encode())
             found.update(_meaning(source).encode())
-            waiting += [level.parent / name for name in re.findall(r"\blevel\d+_\w+", source)]
+            waiting += _imported(source, level.parent, rooms)
     own = Path(__file__).parent
     files = sorted(file for room in rooms for file in (own / room).rglob("*.py"))
     for file in [own / "experiment.py", *files]:
         found.update(file.read_bytes())
     return found.hexdigest()
+
+
+def _imported(source: str, project: Path, rooms: Iterable[str]) -> list[Path]:
+    """What a module names of the project's own modules and packages, but those of these rooms."""
+    names = set(re.findall(r"\blevel\d+_\w+", source))
+    for statement in re.findall(r"^\s*(?:from|import)\s.*", source, re.MULTILINE):
+        words = re.findall(r"[\w.]+", statement)
+        names |= {word.split(".")[0] for word in words}
+        if any(word.split(".")[0] == "common" for word in words):
+            known = {*rooms, *COMMANDS, "experiment"}
+            parts = {part for word in words for part in word.split(".")} - known
+            names |= {f"common/{part}" for part in parts}
+    names -= {"common"}
+    places = [project / f"{name}{ending}" for name in sorted(names) for ending in ("", ".py")]
+    return [place for place in places if place.is_file() or (place.is_dir() and place != project)]
 
 
 def _meaning(source: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 from common import cli
 from common.config import yaml_files
-from common.config.ended import ended_earlier, run_facts
+from common.config.ended import BEGUN, DONE, ended_earlier, run_facts
 from common.config.recipe import AT_WORK, is_shared
 from common.levels import number
 from common.utils.errors import UserError, nearest
@@ -25,6 +25,8 @@ from common.utils.files import read_json
 from common.utils.paths import expanded, runs_root
 
 log = logging.getLogger("rungs")
+
+OWN = {"best.pt", "last.pt", DONE, BEGUN}  # files that a run alone has
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,16 @@ class Found:
 
 
 def find_runs(root: Path) -> list[Found]:
-    """All runs below a folder, by data and level."""
+    """All runs below a folder, by data and level. A level's own folder is none, nor is a report or
+    what holds no file of a run's.
+    """
     folders = [p for p in root.glob("*/level*") if p.is_dir() and _level(p)]
-    return [_found(folder) for folder in sorted(folders)]
+    return [_found(folder) for folder in sorted(folders) if _is_run(folder)]
+
+
+def _is_run(folder: Path) -> bool:
+    names = {file.name for file in folder.iterdir()}
+    return bool(names & OWN) and not names & {"run.py", "metrics.json"}
 
 
 def _level(folder: Path) -> int | None:
@@ -119,11 +128,19 @@ def remove(run: Found) -> None:
     for ending in AT_WORK:
         name = name.removesuffix(ending)
     guards.lock(run.folder.with_name(name))
-    shutil.rmtree(run.folder)
+    _delete(run.folder)
     report = run.folder.parent / "reports" / run.folder.name
     if run.ended and report.is_dir():
-        shutil.rmtree(report)
+        _delete(report)
     log.info("removed %s, %.1f MB", run.name, run.size / 1e6)
+
+
+def _delete(folder: Path) -> None:
+    """Of a link to a folder, the link alone."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder)
 
 
 def _named(runs: list[Found], name: str) -> Found:

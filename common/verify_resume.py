@@ -4,6 +4,7 @@ Both run in copies of the project, in a temporary folder, with the project's dat
 """
 
 import contextlib
+import glob
 import json
 import logging
 import os
@@ -54,10 +55,12 @@ def verify(level: Path, config: LevelConfig, arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="rungs-") as place:
         whole, killed = (copied(Path(place) / kind, name) for kind in ("whole", "killed"))
         _run(whole, level.name, arguments)
-        history = json.loads((whole / "reports" / name / "history.json").read_text("utf-8"))
+        history = _history(whole, name)
         log.info("%s, whole: %d epochs", name, len(history))
-        _kill(killed, level.name, name, arguments, history)
+        done = _kill(killed, level.name, name, arguments, history)
         _run(killed, level.name, [*arguments, "--resume"])
+        if _history(killed, name)[: len(done)] != done:  # by its times
+            raise NotTheSame(f"{name}: the epochs done before the kill were done again")
         first, second = outcome(whole, name), outcome(killed, name)
     for what, digest in first.items():
         same = "equal" if second[what] == digest else "NOT EQUAL"
@@ -65,6 +68,10 @@ def verify(level: Path, config: LevelConfig, arguments: list[str]) -> None:
     if first != second:
         raise NotTheSame(f"{name}: resumed after a kill it came out otherwise")
     log.info("%s: killed and resumed, it is the same to the bit", name)
+
+
+def _history(project: Path, name: str) -> list[dict]:
+    return json.loads((project / "reports" / name / "history.json").read_text("utf-8"))
 
 
 def copied(place: Path, name: str) -> Path:
@@ -86,7 +93,7 @@ def outcome(project: Path, name: str) -> dict[str, str]:
 
     And of the state of training at its end: not all of it need have touched the others by then.
     """
-    (best,) = project.glob(f"runs/*/{name}/best.pt")
+    (best,) = project.glob(f"runs/*/{glob.escape(name)}/best.pt")
     last = checkpoint.load(best.with_name("last.pt"))
     report = project / "reports" / name
     metrics, history = (
@@ -140,21 +147,29 @@ def _without_runs(arguments: list[str]) -> list[str]:
     ]
 
 
-def _kill(project: Path, level: str, name: str, arguments: list[str], history: list[dict]) -> None:
-    """Start a run with this history, and kill it between its first epoch and its last's end."""
+def _kill(
+    project: Path, level: str, name: str, arguments: list[str], history: list[dict]
+) -> list[dict]:
+    """Start a run with this history, and kill it between its first epoch and its last's end.
+
+    Returns:
+        The history of the epochs that it had done.
+    """
     rest = sum(epoch["seconds"] for epoch in history[1:])
     for _ in range(5):
-        for left in project.glob(f"runs/*/{name}"):  # of a try that came to its end
+        for left in project.glob(f"runs/*/{glob.escape(name)}"):  # of a try that came to its end
             shutil.rmtree(left)
         moment = random.uniform(0, rest)
         with _started(project, level, [*arguments, "--anew"]) as run:
-            while run.poll() is None and not list(project.glob(f"runs/*/{name}/last.pt")):
+            while run.poll() is None and not list(
+                project.glob(f"runs/*/{glob.escape(name)}/last.pt")
+            ):
                 time.sleep(0.01)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 run.wait(moment)
-        (last,) = project.glob(f"runs/*/{name}/last.pt")
-        done = len(checkpoint.load(last)["history"])
-        if done < len(history):
-            log.info("killed %.1f s after its first epoch, %d whole epochs done", moment, done)
-            return
+        (last,) = project.glob(f"runs/*/{glob.escape(name)}/last.pt")
+        done = checkpoint.load(last)["history"]
+        if len(done) < len(history):
+            log.info("killed %.1f s after its first epoch, %d whole epochs done", moment, len(done))
+            return done
     raise UserError(f"{level}: too quick to be killed on its way; give it more --train.epochs")

@@ -22,7 +22,7 @@ from common.audit.context import (
 )
 from common.config.registry import named_step
 from common.data import Batches, ImageSet, build_augmentation, duplicates
-from common.data.augment.steps import Augmentation, Flip
+from common.data.augment.steps import Flip
 from common.models import trunk
 
 UNLIKELY = 1e-4  # how improbable it must be that labels are right to be called wrong
@@ -180,7 +180,7 @@ def seeds_differ(context: AuditContext) -> Seen:
     if torch.equal(*(torch.cat(b.order(1)) for b in batches)):
         found.append("order")
     views = [torch.cat([images for images, _ in b.epoch(1)]) for b in batches]
-    if _often(context, batches[0].transform) and _alike(*views).all():
+    if context.once(_often) and _alike(*views).all():
         found.append("augmentation")
     features, targets = next(trainers[0].train.epoch(0))
     logits = [trainer.step(0, features, targets)[1] for trainer in trainers]
@@ -202,7 +202,7 @@ def seeds_differ(context: AuditContext) -> Seen:
 def augmentation_on_train(context: AuditContext) -> Seen:
     record, wrong = context.once(feed.copied), []
     steps = build_augmentation(feed.unmixed(context), context.data.mirror)
-    often = _often(context, steps)
+    often = context.once(_often)
     mirrors = any(
         isinstance(s, Flip) and s.mirror and (s.alternate or s.probability)
         for s in (steps.steps if steps else ())
@@ -245,7 +245,7 @@ def views_in_turn(context: AuditContext) -> Seen:
         return True, "no augmentation", "none"
     first, second = (_by_place(batches, epoch) for epoch in (1, 2))
     own, wrong = context.prepare(numbered.train.images).to(first.device), []
-    often = _often(context, batches.transform)
+    often = context.once(_often)
     if often and views != 1 and _alike(first, second).all():
         wrong.append("epoch 2 shows what epoch 1 did")
     if often and any(_alike(images, own).all() for images in (first, second)):
@@ -294,10 +294,11 @@ def kept_as_seen(context: AuditContext) -> Seen:
     return worst < 1e-3 and labelled, expected, seen, margin(worst, 1e-3)
 
 
-def _often(context: AuditContext, steps: Augmentation | None) -> bool:
-    """Whether the steps, called by themselves for a picture many times, make so many others of it
-    that two batches of the same are no chance. Mixing two copies makes none.
+def _often(context: AuditContext) -> bool:
+    """Whether the run's steps, called by themselves for a picture many times, make so many others
+    of it that two batches of the same are no chance. Mixing two copies makes none.
     """
+    steps = build_augmentation(feed.unmixed(context), context.data.mirror)
     if steps is None:
         return False
     picture, draws = context.once(feed.numbered).train.images[:1], torch.Generator().manual_seed(0)

@@ -170,7 +170,10 @@ def batch_norm_moves(context: AuditContext) -> Seen:
         or largest_gap(norms[name].running_var, var) > 1e-3
     ]
     wrong += [name for name in moving if epoch.arrived[name] != epoch.steps]
-    wrong += [name for name in moving if (norms[name].momentum or 0) > 0.5]  # the last batch's
+    momenta = {name: norms[name].momentum for name in moving if norms[name].momentum is not None}
+    wrong += [
+        name for name, value in momenta.items() if not 0 < value <= 0.5
+    ]  # 1: the last batch's
     words = f"{len(moving)} of {len(norms)} move by each step's own batch, the others stay"
     return not wrong, words, f"otherwise in {wrong[0]}" if wrong else "that"
 

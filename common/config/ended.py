@@ -7,10 +7,10 @@ from common.config import yaml_files
 from common.utils.errors import UserError
 from common.utils.files import read_json
 
-DONE = "run.json"
+BEGUN, DONE = "begun.json", "run.json"
 KINDS = {  # of what run.json says
     **dict.fromkeys(("level", "recipe", "when", "report", "network"), str),
-    **{"differ": dict, "seed": int, "accuracy": float},
+    **{"differ": dict, "seed": int, "accuracy": float, "gain": float | int | None},
 }
 
 
@@ -22,6 +22,14 @@ def run_facts(folder: Path) -> dict[str, Any] | None:
         return None
     fits = isinstance(facts, dict) and all(isinstance(facts.get(k), t) for k, t in KINDS.items())
     return facts if fits and (facts["recipe"] + facts["when"]).isprintable() else None
+
+
+def settings_of(folder: Path) -> dict[str, Any] | None:
+    """A run's settings; None where there are none that can be read."""
+    try:
+        return yaml_files.read(folder / "config.yaml")
+    except UserError:
+        return None
 
 
 def ended_earlier(folder: Path) -> bool:

@@ -36,7 +36,8 @@ OFFLINE = ["--data.name", "digits", "--network.weights", "tiny-imagenet"]
 HELP = """\
 usage: {prog} [--OPTION VALUE ...]
 
-  --offline       short for --data.name digits --network.weights tiny-imagenet
+  --offline       short for --data.name digits --network.weights tiny-imagenet,
+                  where these are not given
   --config FILE   another config than the level's own
   --print_config  print the configuration as it would be run, and stop
   --print_shtab SHELL
@@ -164,19 +165,19 @@ def _expand(arguments: list[str]) -> list[str]:
     """Spell out `--offline`, `--resume`, `--anew` and `--summary` without a value, and lists like
     `--seeds 0 1 2`.
 
-    `--config FILE` goes first, so that the other options override the file wherever they stand.
+    `--config FILE` goes first, then `--offline`: other options override them wherever they stand.
     """
-    spelled, rest = [], list(arguments)
+    first, offline, spelled, rest = [], [], [], list(arguments)
     while rest:
         argument = rest.pop(0)
         if argument == "--offline":
-            spelled += OFFLINE
+            offline = OFFLINE
         elif argument in FLAGS and (not rest or rest[0].startswith("--")):
             spelled += [argument, "true"]
         elif argument == "--config" and rest:
-            spelled[:0] = [argument, rest.pop(0)]
+            first += [argument, rest.pop(0)]
         elif argument.startswith("--config="):
-            spelled.insert(0, argument)
+            first.append(argument)
         elif argument in LISTS:
             values = []
             while rest and not rest[0].startswith("--"):
@@ -185,7 +186,7 @@ def _expand(arguments: list[str]) -> list[str]:
             spelled += [argument, "null" if nothing else "[" + ",".join(values) + "]"]
         else:
             spelled.append(argument)
-    return spelled
+    return first + offline + spelled
 
 
 def _options(arguments: list[str]) -> list[tuple[str, str | None]]:

@@ -176,7 +176,8 @@ class LevelConfig:
     resume: bool = False
     """go on with this level's unfinished run"""
     anew: bool = False
-    """start over where this config has an unfinished run"""
+    """run again what is finished, whose run stays until the new one is whole; start over where this
+    config has an unfinished run"""
     audit: bool | Literal["auto"] = "auto"
     """look for the classic training bugs before the run; auto: not again where code, config and
     data are what they were when it last passed"""

@@ -31,6 +31,7 @@ from common.training.checkpoint import completed, digest, read_checkpoint
 from common.utils.errors import UserError
 from common.utils.paths import OWN, run_name
 
+_starts: dict[tuple, dict[str, Tensor]] = {}  # by what they hang on
 LENIENCE = 0.002  # share of the predictions that may differ on another machine or version
 
 
@@ -176,14 +177,22 @@ def same_weights(grade: Grade, weights: Weights) -> CheckResult:
 
 
 def _started(grade: Grade) -> dict[str, Tensor]:
-    """The stages as they began: with the weights, and batch norm adapted where it is to be."""
-    config = grade.config.network
-    network = StagedNetwork(build_backbone(config), nn.Identity(), [], [])
-    network.to(grade.runtime.device, memory_format=torch.channels_last)
-    count = pictures_to_adapt(config, grade.data)
-    if count and not config.start_from:
-        adapt_batch_norm(network, grade.data, count, grade.runtime)
-    return {key: value.cpu() for key, value in network.state_dict().items()}
+    """The stages as they began: with the weights, and batch norm adapted where it is to be. Levels
+    that begin alike share them.
+    """
+    config, data, device = grade.config.network, grade.data, grade.runtime.device
+    count = 0 if config.start_from else pictures_to_adapt(config, data)
+    pictures = (data.fingerprint, data.split) if count else ()
+    facts = repr(config.arch), describe_weights(config), count, pictures, device
+    if facts not in _starts:
+        network = StagedNetwork(build_backbone(config), nn.Identity(), [], [])
+        network.to(device, memory_format=torch.channels_last)
+        if count:
+            adapt_batch_norm(network, data, count, grade.runtime)
+        for oldest in list(_starts)[:-1]:
+            del _starts[oldest]
+        _starts[facts] = {key: value.cpu() for key, value in network.state_dict().items()}
+    return _starts[facts]
 
 
 def check_frozen(grade: Grade) -> CheckResult:

@@ -50,7 +50,7 @@ def grade_project(
         notes.append(f"Graded: the reports in {folder}, by the levels of {project}.")
         own = [grade.report for grade in grades]
         if left := [report.name for report in reports_in(folder) if report not in own]:
-            notes.append(f"Not graded: {', '.join(left)}.")
+            notes.append(f"Not graded (--run NAME does): {', '.join(left)}.")
         if rest := [str(f) for f in found if f.resolve() != folder.resolve()]:
             notes.append(f"Other reports (--reports chooses): {', '.join(rest)}.")
     with tempfile.TemporaryDirectory(prefix="grade-") as place:

@@ -127,7 +127,7 @@ def _predict(files: list[Path], answers: "Answers", sheet: Path) -> None:
     columns = {}
     for i, level in enumerate(answers.levels):
         maps = [found[i].places for found in said]
-        lines = [f"{found[i].top[0][0]} {100 * found[i].top[0][1]:.0f} %" for found in said]
+        lines = [_first(found[i]) for found in said]
         columns[level] = (None if maps[0] is None else np.stack(maps), lines)
     try:
         sheet.write_bytes(png(galleries.side_by_side(np.stack(seen), names, columns)))
@@ -142,6 +142,13 @@ def _line(answer: "Answer") -> str:
     words += ["not sure"] if answer.sure is False else []
     words += ["none of these classes, perhaps"] if answer.far else []
     return "   ".join(words)
+
+
+def _first(answer: "Answer") -> str:
+    """Its first answer and its doubts, in as few words as the sheet has room for."""
+    name, share = answer.top[0]
+    doubt = "\nperhaps none" if answer.far else "\nnot sure" if answer.sure is False else ""
+    return f"{name} {100 * share:.0f} %{doubt}"
 
 
 if __name__ == "__main__":

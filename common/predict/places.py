@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from common import levels
+from common.config.ended import DONE, ended_earlier
 from common.utils import paths
 from common.utils.errors import UserError
 
@@ -44,12 +45,14 @@ def all_runs(chosen: Path | None = None) -> list[Path]:
 
 def _checkpoints(runs: Path) -> list[tuple[Path, Path]]:
     """Of each level its own recipe's; where that has not been run, of those that have, the one that
-    most levels have. Ablations do not stand for their level.
+    most levels have. Ablations do not stand for their level, nor does a run at work.
     """
     found: dict[str, dict[str, Path]] = {}
     for place in sorted(runs.glob("level*/best.pt")):
         level, _, recipe = place.parent.name.partition("-")
-        if not re.search(r"^without_|(^|-)seed\d+$|\.(new|old)$", recipe):
+        if re.search(r"^without_|(^|-)seed\d+$|\.(new|old)$", recipe):
+            continue
+        if (place.parent / DONE).is_file() or ended_earlier(place.parent):
             found.setdefault(level, {})[recipe] = place
     counts = Counter(recipe for recipes in found.values() for recipe in recipes)
     chosen = {

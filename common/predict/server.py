@@ -29,7 +29,9 @@ def serve(choices: Choices, port: int) -> None:
         UserError: the port is taken or no port; the first data set's levels cannot be used.
     """
     server = make_server(choices, port)
-    log.info("levels: %s", ", ".join(choices.levels(choices.first)))
+    others = ", ".join(name for name in choices.names if name != choices.first)
+    words = f"; the page has {others}, too" if others else ""
+    log.info("%s: %s%s", choices.first, ", ".join(choices.levels(choices.first)), words)
     log.info("open http://127.0.0.1:%d (Ctrl-C stops)", server.server_port)
     choices.begin(choices.first, failing=server.shutdown)
     try:

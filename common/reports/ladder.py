@@ -7,6 +7,7 @@ same training less all that is new at the level: what is left of a gain then is 
 """
 
 import itertools
+import re
 from collections.abc import Callable
 
 from common.evaluation.statistics import SIGNIFICANCE, compare, summarise, wilson_interval
@@ -39,6 +40,7 @@ OTHERS, SEEDS, WORTH = "Other configs", "Seeds", "What each ingredient is worth"
 ON_PAGE = {"fixed / broken", "its idea alone, points", "trained", "epochs", "without", "with"}
 TERSE = {"test accuracy": "test", "95 % interval": "95 %"}  # shorter names there
 COLUMNS = 80
+MINUTES = re.compile(r"(\d+) min (\d+) s")  # which a terminal has in fewer characters
 LESS = ["p", "cost", "95 %", "note", "seed", "time"]  # what goes, in turn, where there are more
 
 Row = dict[str, str | Cell]  # column -> cell
@@ -104,6 +106,8 @@ def write_ladder(reports: Reports, ladder: dict) -> str:
 def _terse(rows: list[Row]) -> str:
     """Rows for a terminal: as many of their columns as fit its usual width."""
     rows = [{TERSE.get(k, k): v for k, v in row.items() if k not in ON_PAGE} for row in rows]
+    for row in rows:
+        row |= {"time": MINUTES.sub(_minutes, row["time"])} if "time" in row else {}
     names = [name for name in LESS if any(row.get(name) for row in rows)]
     text = aligned(*table_of(rows))
     while names and max(map(len, text.splitlines())) > COLUMNS:
@@ -111,6 +115,11 @@ def _terse(rows: list[Row]) -> str:
         rows = [{k: v for k, v in row.items() if k != name} for row in rows]
         text = aligned(*table_of(rows))
     return text
+
+
+def _minutes(time: re.Match) -> str:
+    minutes = int(time[1]) + int(time[2]) / 60
+    return f"{minutes:.1f} min" if minutes < 9.95 else f"{minutes:.0f} min"
 
 
 def _link(run: Run, text: str) -> Cell:

@@ -97,8 +97,11 @@ def _done(m: dict) -> list[str]:
     taps = f", whose head reads {joined(network['taps'])}" if network["taps"] else ""
     start = f" It starts from {network['start_from']}'s best" if network["start_from"] else ""
     start += ", with a new head." if network.get("new_head") else "." if start else ""
-    steps = ", ".join(step_text(step) for step in settings.get("augment", []))
-    augment = f"Augmentation: {steps}." if steps else "No augmentation."
+    applied, off = _augment(m), ""
+    steps = ", ".join(map(step_text, applied))
+    if len(applied) < len(settings.get("augment", [])):
+        off = " Flips are off: a mirrored picture is another one here."
+    augment = (f"Augmentation: {steps}." if steps else "No augmentation.") + off
     how = f"{train['epochs']} epochs of {m['data']['train']:,} pictures in batches of "
     how += f"{train['batch_size']}; {train['optimizer']}, rate {train['lr']:g}"
     how += f" (the head's {train['head_lr']:g})" if train.get("head_lr") else ""
@@ -109,6 +112,12 @@ def _done(m: dict) -> list[str]:
     pictures = f"{arch} on pictures of {m['image_size']} px, weights {m['weights']['name']}{taps}."
     trained = f"What trains: {', '.join(m['trainable'])}."
     return [pictures + start, trained, f"{augment} {how}.", test]
+
+
+def _augment(m: dict) -> list:
+    """The augmentation that was applied: without flips where a mirrored picture is another."""
+    steps = m["settings"].get("augment", [])
+    return [s for s in steps if m["data"].get("mirror", True) or named_step(s)[0] != "flip"]
 
 
 def step_text(step: object) -> str:
@@ -124,7 +133,10 @@ def step_text(step: object) -> str:
 
 def _changed(m: dict, below: dict) -> Table | None:
     """The settings that differ from the level below's, of those that bear on the network."""
-    own, other = flat(m["settings"]), flat(below["settings"])
+    own, other = (
+        flat(run["settings"]) | {"augment": _augment(run), "test.tta": run["tta"]}
+        for run in (m, below)
+    )
     shown = {key for key in own | other if key.split(".")[0] in COMPARED} - NOT_COMPARED
     rows = [
         [key, _value(other.get(key)), _value(own.get(key))]

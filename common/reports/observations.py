@@ -95,7 +95,7 @@ def _classes(run: Run) -> str:
     said = [
         f"{where}: {_some([recall_of(run, label) for label in labels])}"
         for where, labels in zip(
-            ("Below its accuracy over all", "above it"), apart(run), strict=True
+            ("Shown to be below its accuracy over all", "above it"), apart(run), strict=True
         )
         if labels
     ]

@@ -68,8 +68,8 @@ def fit(
             entry = trainer.epoch(epoch)
         history.append(entry)
         live.epoch(entry)
-        log_epoch(entry, config.train.epochs)
         trainer.progress.save(history, folder)
+        log_epoch(entry, config.train.epochs)  # now that it cannot be lost
         trainer.processes.barrier()
 
     if len(history) < config.train.epochs:

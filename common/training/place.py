@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.config.ended import DONE, ended_earlier, run_facts
+from common.config.ended import BEGUN, DONE, ended_earlier, run_facts, settings_of
 from common.training import checkpoint
 from common.utils.errors import UserError
 from common.utils.files import read_json, write_whole
 from common.utils.processes import launch
 
-BEGUN, SEVERAL = "begun.json", "several"
+SEVERAL = "several"
 KEEP = "RUNGS_KEEP_LAST"  # the environment variable of whoever compares the state of training
 HANGS_ON = {  # of a finished run, and how it is said where that has changed
     "code": "code",
@@ -62,10 +62,23 @@ class Place:
         """What run.json says of the finished run; None where there is none, or it is not whole."""
         return run_facts(self.folder) if (self.folder / "best.pt").is_file() else None
 
+    def damage(self) -> str | None:
+        """The file of a finished run without which it cannot be known for what it is; None where
+        all are there.
+        """
+        names = "best.pt", "last.pt", DONE
+        best, last, done = ((self.folder / name).exists() for name in names)
+        if not best or (last and not done) or ended_earlier(self.folder):
+            return None
+        if run_facts(self.folder) is None:
+            return DONE
+        return "config.yaml" if settings_of(self.folder) is None else None
+
     @property
     def unsettled(self) -> bool:
         """Whether there is anything to `settle`."""
-        return (self.new / DONE).is_file() or self.old.is_dir()
+        alone = self.new.is_dir() and not self.folder.exists()
+        return (self.new / DONE).is_file() or self.old.is_dir() or alone
 
     def settle(self) -> None:
         """Make up for what a run that was stopped at its very end had left to do."""
@@ -73,6 +86,8 @@ class Place:
             self._replace()
         elif self.old.is_dir() and not self.folder.exists():
             os.replace(self.old, self.folder)
+        if self.new.is_dir() and not self.folder.exists():  # the finished one was removed
+            os.replace(self.new, self.folder)
         if self.old.is_dir():
             shutil.rmtree(self.old)
         if (self.folder / DONE).is_file():

@@ -93,7 +93,7 @@ def read_json(file: Path) -> Any:
 
 def _integer(text: str) -> int | float:
     """An int64; what is longer is no count of ours, and as a float it stays comparable."""
-    return int(text) if len(text) < 19 else float(text)
+    return int(text) if len(text) < 19 or -(2**63) <= int(text) < 2**63 else float(text)
 
 
 def _depth(content: Any) -> int:

@@ -23,6 +23,22 @@ def test_a_levels_packages_are_part_of_its_code(tmp_path):
     assert len({before, moved, code_digest(level)}) == 3
 
 
+def test_what_it_imports_of_the_project_is_part_of_its_code(tmp_path):
+    level, found = tmp_path / "level5_mine", set()
+    write(
+        level / "run.py", "import os, helpers\nfrom common import mine\nfrom kit.parts import a\n"
+    )
+    for file in ("helpers.py", "common/mine.py", "kit/parts.py", "other.py"):
+        write(tmp_path / file, "WIDTH = 1\n")
+    for file in ("helpers.py", "common/mine.py", "kit/parts.py"):
+        found.add(code_digest(level))
+        write(tmp_path / file, "WIDTH = 2\n")
+    found.add(code_digest(level))
+    assert len(found) == 4
+    write(tmp_path / "other.py", "WIDTH = 2\n")
+    assert code_digest(level) in found, "which it does not import"
+
+
 def test_a_package_may_import_another_level(tmp_path):
     level = tmp_path / "level5_mine"
     write(level / "run.py", "from parts import head\n")

@@ -81,6 +81,7 @@ def test_the_command_leaves_a_picture_and_nothing_else(tmp_path):
     (folder,) = project.glob(f"runs/*/{NAMES[0]}-find_lr")
     assert {file.name for file in folder.iterdir()} == {
         "find_lr.svg",
+        "begun.json",
         "config.yaml",
         "log.txt",
     }

@@ -176,3 +176,11 @@ def test_an_option_without_its_group_is_found_by_its_last_word():
     assert nearest("lr", ["train.lr", "train.epochs", "augment"]) == "; did you mean 'train.lr'?"
     assert nearest("train.epoch", ["train.epochs", "data"]) == "; did you mean 'train.epochs'?"
     assert nearest("zzz", ["a", "b"]) == "; known: a, b"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_offline_stands_for_what_is_not_given(first):
+    given = ["--data.name", "folder", "--data.root", "pets"]
+    options = ["--offline", *given] if first else [*given, "--offline"]
+    config = load_config(LEVEL2, options)
+    assert (config.data.name, config.network.weights) == ("folder", "tiny-imagenet")

@@ -36,15 +36,14 @@ def test_level_4_without_level_3(refused, tmp_path):
 
 @pytest.mark.slow
 def test_level_4_on_another_level_3(run, refused, tmp_path):
-    """What level 3 left is refused where split, pictures or weights are others."""
+    """What level 3 left with another split, pictures or weights stands apart, and is not taken."""
     assert run(3, *TINY)[0] == 0
-    left = str(folder_of(LEVELS[3], TINY) / "best.pt")
-    text = refused(4, [*TINY, "--data.split_seed=1"], left, "other split", "run first")
-    assert suggested(text).data.split_seed == 1
-    text = refused(4, [*TINY, "--network.weights=none"], left, "other starting weights")
+    text = refused(4, [*TINY, "--data.split_seed=1"], "level3_fusion", "run first")
+    assert suggested(text).data.split_seed == 1, "which stands apart"
+    text = refused(4, [*TINY, "--network.weights=none"], "level3_fusion", "run first")
     assert suggested(text).network.weights == "none"
     pictures = on(make_picture_folder(tmp_path / "pets"))
-    text = refused(4, [*pictures, "--data.title=digits"], left, "other pictures")
+    text = refused(4, [*pictures, "--data.title=digits"], "level3_fusion", "run first")
     assert suggested(text).data.root == str(tmp_path / "pets")
     refused(4, [*TINY, "--seed=1"], "level3_fusion", "run first", "--seed 1")
     assert run(4, *TINY)[0] == 0, "the same data, split, weights and seed: it runs"

@@ -162,6 +162,81 @@ def test_code_that_changes_on_the_way_is_not_called_the_old_or_the_new(run, monk
     assert "trained again: code changed" in run(1, *options)[1]
 
 
+@pytest.mark.parametrize("name", ["config.yaml", DONE])
+@pytest.mark.parametrize("how", ["gone", "damaged", "a folder"])
+def test_a_finished_run_that_cannot_be_read_is_not_trained_over(run, name, how):
+    assert run(1, *MLP)[0] == 0
+    file = folder_of(LEVELS[1], MLP) / name
+    file.unlink()
+    if how == "damaged":
+        file.write_text("{", encoding="utf-8")
+    elif how == "a folder":
+        file.mkdir()
+    before = hashes(file.parent)
+    code, _, err = run(1, *MLP)
+    assert code == 2 and f"{name}: a run has ended here, and this is not readable" in err
+    assert hashes(file.parent) == before
+    if how != "a folder":
+        assert run(1, *MLP, "--anew")[0] == 0 and file.is_file()
+
+
+def test_what_is_no_run_is_neither_listed_nor_removed(run, runs, tmp_path):
+    assert run(1, *MLP)[0] == 0
+    root = folder_of(LEVELS[1], MLP).parent.parent
+    others = "games/level2_castle/art.png", "rungs/level1_x/run.py", "rungs/level1_x/config.yaml"
+    others += ("handin/level1_baseline/metrics.json", "handin/level1_baseline/history.json")
+    for name in others:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    assert "1 runs" in runs()
+    runs("--prune")
+    assert all((root / name).is_file() for name in others)
+
+
+def test_of_a_run_that_is_a_link_the_link_is_removed(run, runs, tmp_path):
+    assert run(1, *MLP)[0] == 0
+    folder = folder_of(LEVELS[1], MLP)
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    runs("--remove", folder.name)
+    assert not folder.is_symlink() and (tmp_path / "elsewhere/best.pt").is_file()
+
+
+def test_what_was_begun_beside_a_run_goes_on_when_that_is_removed(run, runs, monkeypatch):
+    options = [*MLP[:-1], "--train.epochs=3"]
+    assert run(1, *options)[0] == 0
+    with monkeypatch.context() as patch:
+        epoch = Trainer.epoch
+
+        def stopped(trainer, number):
+            if number == 2:
+                raise KeyboardInterrupt
+            return epoch(trainer, number)
+
+        patch.setattr(Trainer, "epoch", stopped)
+        assert run(1, *options, "--anew")[0] == 130
+    folder = folder_of(LEVELS[1], options)
+    runs("--remove", folder.name)
+    code, out, _ = run(1, *options, "--resume")
+    assert code == 0 and "resumed after epoch 1" in out
+    assert (folder / DONE).is_file() and not folder.with_name(f"{folder.name}.new").exists()
+
+
+@pytest.mark.parametrize("gain", ['"x"', "[1]"])
+def test_a_damaged_run_json_does_not_end_the_list(run, runs, gain):
+    assert run(1, *MLP)[0] == 0
+    file = folder_of(LEVELS[1], MLP) / DONE
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace('"gain": null', f'"gain": {gain}'), encoding="utf-8")
+    assert "1 runs" in runs()
+
+
+def test_a_seed_of_any_size_can_be_read_again(run):
+    options = [*MLP, "--seed=9223372036854775807"]
+    assert run(1, *options)[0] == 0
+    assert "--anew runs it again" in run(1, *options)[1]
+
+
 def test_a_finished_run_is_small(run):
     options = [*TINY[:-1], "--audit=false"]
     assert run(1, *options)[0] == 0

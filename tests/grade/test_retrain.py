@@ -18,7 +18,7 @@ here = Path(__file__).parent
 for beside in ("weights/own.txt", "data/own.txt", "../helper.py", "../common/levels.py", "../data"):
     assert (here / beside).exists(), beside
 assert not (here.parent / ".git").exists() and not (here.parent / "runs").exists()
-config = yaml.safe_load(Path(sys.argv[sys.argv.index("--config") + 1]).read_text())
+config = yaml.safe_load((here / "config.yaml").read_text())
 if config["log"] == "tensorboard":
     sys.exit("error: log: tensorboard is not installed")
 assert not any(config[key] for key in ("resume", "anew", "audit", "summary", "seeds", "reports"))

@@ -110,6 +110,7 @@ WEIGHTS = [
     ("1 --network.weights imagenet", {}, "ImageNet weights", "cannot be downloaded", "--offline"),
 ]
 BEST, LAST = "level1_baseline-small/best.pt", "level1_baseline-small/last.pt"
+ENDED = "level1_baseline-ended/best.pt"
 
 
 def without_a_stage(tensors):
@@ -137,13 +138,13 @@ CHECKPOINTS = [
     (RESUME, run(LAST, saved(lambda c: {"optimizer": {}})), LAST, "training goes on from"),
     (RESUME, run(LAST, saved(lambda c: {"optimizer": None})), LAST, "training goes on from"),
     (RESUME, run(LAST, tensors(lambda t: {k: v * np.nan for k, v in t.items()})), LAST, "NaN"),
-    (PREDICT, run(BEST, spoiled.cut), BEST, DAMAGED, "train again"),
-    (PREDICT, run(BEST, saved(lambda c: {"settings": {"sede": 1}})), BEST, "mean 'seed'"),
-    (PREDICT, run(BEST, saved(lambda c: {"classes": 3})), BEST, "no classes", "train it again"),
-    (PREDICT, run(BEST, saved(lambda c: {"tta": "x"})), BEST, "no tta that can be"),
-    (PREDICT, run(BEST, saved(lambda c: {"stored_size": 0})), BEST, "no stored_size that can be"),
-    (PREDICT, run(BEST, spoiled.nested), BEST, DAMAGED),
-    (PREDICT, run(BEST, tensors(lambda t: {k: v[:1] for k, v in t.items() if v.ndim})), BEST),
+    (PREDICT, run(ENDED, spoiled.cut), ENDED, DAMAGED, "train again"),
+    (PREDICT, run(ENDED, saved(lambda c: {"settings": {"sede": 1}})), ENDED, "mean 'seed'"),
+    (PREDICT, run(ENDED, saved(lambda c: {"classes": 3})), ENDED, "no classes", "train it again"),
+    (PREDICT, run(ENDED, saved(lambda c: {"tta": "x"})), ENDED, "no tta that can be"),
+    (PREDICT, run(ENDED, saved(lambda c: {"stored_size": 0})), ENDED, "no stored_size that can be"),
+    (PREDICT, run(ENDED, spoiled.nested), ENDED, DAMAGED),
+    (PREDICT, run(ENDED, tensors(lambda t: {k: v[:1] for k, v in t.items() if v.ndim})), ENDED),
     (GRADE, run(BEST, spoiled.text), BEST, DAMAGED),
     (GRADE, run(BEST, saved(lambda c: {"settings": 3})), BEST, "'settings' is missing"),
 ]

@@ -63,7 +63,7 @@ COMMAND_LINE = [
     (f"1 TINY --data.title {300 * 'a'}", "File name too long; see what is there"),
     (f"1 TINY --network.weights {300 * 'a'}", "File name too long; see what is there"),
     ("1 --config none.yaml", "none.yaml: cannot read this config", "No such file"),
-    ("1 --config .", ".: cannot read this config", "Is a directory"),
+    ("1 --config .", ".: cannot read this config", "it is no file"),
     ("1 TINY --train.device warp", "train.device", "'warp'", "auto or cpu"),
     ("1 TINY --train.device hpu", "train.device: no device 'hpu' here; try auto or cpu"),
     ("1 TINY --train.device cpu --train.precision float16", "train.precision", "bfloat16 or float"),

@@ -366,4 +366,12 @@ BUGS = [
         "what is reported was computed", 4, options=(*PICTURES, "--data.mirror", "true")),
     Bug("a history cut off", "common/experiment.py", "            history,\n            labels",
         "            history[:1],\n            labels", "what is reported was computed"),
+    Bug("a rate that falls to its end after so many steps", "common/training/schedules.py",
+        "    progress = (step - rising) / max(steps - rising, 1)\n    return final",
+        "    progress = (step - rising) / max(steps - rising, 1) if step <= 40 else 1.0\n"
+        "    return final", "the rate moves as configured"),
+    Bug("a head's batch norm that keeps no statistics", HEAD,
+        "self.blocks = nn.ModuleList(blocks)", "self.blocks = nn.ModuleList(blocks); "
+        "[setattr(m, 'momentum', 0.0) for m in self.blocks.modules()]",
+        "batch norm learns where it trains", 3),
 ]  # fmt: skip

@@ -283,6 +283,7 @@ def test_levels_that_cannot_be_used_end_the_command(coursed, tmp_path, monkeypat
     place = tmp_path / "runs" / NAMES[0] / "best.pt"
     place.parent.mkdir(parents=True)
     place.write_bytes(b"damaged")
+    place.with_name("run.json").touch()
     with inside(coursed), pytest.raises(UserError, match="not a readable checkpoint"):
         serve(Choices([tmp_path / "runs"]), 0)
 

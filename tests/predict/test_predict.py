@@ -235,6 +235,7 @@ def test_data_sets_are_those_with_a_trained_level_the_latest_first(coursed, tmp_
             place = tmp_path / name / NAMES[i] / "best.pt"
             place.parent.mkdir(parents=True)
             place.touch()
+            (place.parent / "run.json").touch()
             os.utime(place, (0, [10, 30, 20][i]))
         (tmp_path / "other/level1_baseline").mkdir(parents=True)
         assert [place.name for place in all_runs()] == ["last", "middle", "first"]
@@ -244,9 +245,12 @@ def test_data_sets_are_those_with_a_trained_level_the_latest_first(coursed, tmp_
 
 
 def test_an_ablation_never_stands_for_its_level(tmp_path):
-    for name in (f"{NAMES[0]}-without_idea", f"{NAMES[1]}-without_idea", f"{NAMES[1]}-wide"):
+    ablations = f"{NAMES[0]}-without_idea", f"{NAMES[1]}-without_idea"
+    for name in (*ablations, f"{NAMES[1]}-wide", NAMES[2]):
         (tmp_path / name).mkdir()
         (tmp_path / name / "best.pt").touch()
+        if name != NAMES[2]:  # which is at work
+            (tmp_path / name / "run.json").touch()
     found = [(level.name, place) for level, place in checkpoints(tmp_path)]
     assert found == [(NAMES[1], tmp_path / f"{NAMES[1]}-wide/best.pt")]
 

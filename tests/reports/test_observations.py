@@ -43,7 +43,9 @@ def test_classes_are_named_beyond_their_intervals():
     run = with_recall([0.9, 0.9, 0.6, 0.9, 1.0], each=200)
     assert apart(run) == ([2], [4])
     text = said_of(run, "accuracy over all")
-    assert text == "Below its accuracy over all: class2 (60.0 %); above it: class4 (100.0 %)."
+    assert text == (
+        "Shown to be below its accuracy over all: class2 (60.0 %); above it: class4 (100.0 %)."
+    )
 
 
 def test_no_class_is_named_on_few_pictures():

@@ -128,14 +128,17 @@ def nothing_happened(before, after):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A project in which a small level 1 has run."""
+    """A project in which a small level 1 has run; and once more, as if stopped at its end."""
     project = copy_project(tmp_path_factory.mktemp("trained") / "project", *TINY)
     script = project / LEVELS[1].name / "run.py"
     with inside(project) as patch:
         patch.setattr(sys, "argv", [str(script), *SMALL])
         patch.setenv(KEEP, "1")  # so that it can be gone on with
         runpy.run_path(str(script), run_name="__main__")
-    (project / "runs/digits-none" / f"{LEVELS[1].name}-small" / DONE).unlink()
+    folder = project / "runs/digits-none" / f"{LEVELS[1].name}-small"
+    ended = folder.with_name(f"{LEVELS[1].name}-ended")
+    shutil.copytree(folder, ended, ignore=shutil.ignore_patterns("last*"))
+    (folder / DONE).unlink()
     return project
 
 

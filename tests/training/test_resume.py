@@ -108,12 +108,28 @@ def test_a_resumed_run_that_came_out_otherwise_is_named(monkeypatch, tmp_path):
     digests = iter([{"weights": "a", "figures": "c"}, {"weights": "b", "figures": "c"}])
     monkeypatch.setattr(verify_resume, "copied", lambda *_: tmp_path)
     for name in ("_run", "_kill"):
-        monkeypatch.setattr(verify_resume, name, lambda *_: None)
+        monkeypatch.setattr(verify_resume, name, lambda *_: [])
     (tmp_path / "reports/level3_fusion").mkdir(parents=True)
     (tmp_path / "reports/level3_fusion/history.json").write_text("[]")
     monkeypatch.setattr(verify_resume, "outcome", lambda *_: next(digests))
     with pytest.raises(verify_resume.NotTheSame, match="level3_fusion: resumed after a kill"):
         verify_resume.verify(PROJECT / NAMES[2], LevelConfig(), [])
+
+
+def test_a_run_that_started_over_instead_is_named(monkeypatch, tmp_path):
+    """It comes out the same, but for the times of the epochs that were done before."""
+    monkeypatch.setattr(verify_resume, "copied", lambda *_: tmp_path)
+    monkeypatch.setattr(verify_resume, "_run", lambda *_: None)
+    monkeypatch.setattr(verify_resume, "_kill", lambda *_: [{"epoch": 1, "seconds": 1.5}])
+    monkeypatch.setattr(verify_resume, "outcome", lambda *_: {"weights": "a"})
+    (tmp_path / "reports/level3_fusion").mkdir(parents=True)
+    history = tmp_path / "reports/level3_fusion/history.json"
+    facts = PROJECT / NAMES[2], LevelConfig(), []
+    history.write_text('[{"epoch": 1, "seconds": 1.5}, {"epoch": 2, "seconds": 1.4}]')
+    verify_resume.verify(*facts)
+    history.write_text('[{"epoch": 1, "seconds": 1.6}, {"epoch": 2, "seconds": 1.4}]')
+    with pytest.raises(verify_resume.NotTheSame, match="before the kill were done again"):
+        verify_resume.verify(*facts)
 
 
 def test_a_run_to_be_killed_that_ends_by_itself_says_why(tmp_path, monkeypatch):

@@ -176,7 +176,8 @@ def side_by_side(
         row = [Cell(overlay(image, None, 96), "" if i else "picture", short(truths[i]))]
         for name, (maps, lines) in levels.items():
             lit = overlay(image, None if maps is None else maps[i], 96)
-            row.append(Cell(lit, "" if i else broken(name), short(lines[i])))
+            said = "\n".join(map(short, lines[i].split("\n")))
+            row.append(Cell(lit, "" if i else broken(name), said))
         rows.append(row)
     return grid(rows, (1.45, 1.6))
 
