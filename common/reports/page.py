@@ -32,7 +32,8 @@ def build_page(reports: Reports, redraw: bool = False) -> tuple[str, Path]:
     """
     check_place(reports.folder)
     reports.check()
-    clear_drafts(reports.folder)
+    for folder in (reports.folder, *(run.folder for run in reports.runs)):
+        clear_drafts(folder)
     tables = ladder.read_ladder(reports)
     text = ladder.write_ladder(reports, tables)
     shown, found, why = own_runs(reports), None, "no level has a report here."
