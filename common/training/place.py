@@ -78,7 +78,8 @@ class Place:
     def unsettled(self) -> bool:
         """Whether there is anything to `settle`."""
         alone = self.new.is_dir() and not self.folder.exists()
-        return (self.new / DONE).is_file() or self.old.is_dir() or alone
+        untidy = (self.folder / DONE).is_file() and (self.folder / BEGUN).is_file()
+        return (self.new / DONE).is_file() or self.old.is_dir() or alone or untidy
 
     def settle(self) -> None:
         """Make up for what a run that was stopped at its very end had left to do."""

@@ -117,7 +117,7 @@ def check_readable(project):
     """Whatever runs left there, but drafts and the log, is whole."""
     readers = {".pt": checkpoint.load, ".json": read_json, ".npz": read_npz}
     for name, path in files(project).items():
-        if path.suffix in readers and name.startswith("runs/"):
+        if path.suffix in readers and name.startswith("runs/") and ".part/" not in name:
             readers[path.suffix](path)
     assert Reports.read(project / REPORTS).damaged == []
 
