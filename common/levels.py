@@ -114,17 +114,23 @@ def code_digest(level: Path, rooms: Iterable[str] = ROOMS) -> str:
 
 def _imported(source: str, project: Path, rooms: Iterable[str]) -> list[Path]:
     """What a module names of the project's own modules and packages, but those of these rooms."""
-    names = set(re.findall(r"\blevel\d+_\w+", source))
-    for statement in re.findall(r"^\s*(?:from|import)\s.*", source, re.MULTILINE):
-        words = re.findall(r"[\w.]+", statement)
-        names |= {word.split(".")[0] for word in words}
-        if any(word.split(".")[0] == "common" for word in words):
-            known = {*rooms, *COMMANDS, "experiment"}
-            parts = {part for word in words for part in word.split(".")} - known
-            names |= {f"common/{part}" for part in parts}
-    names -= {"common"}
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except SyntaxError:
+        nodes = []
+    modules = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            modules |= {f"{node.module}.{name.name}" for name in node.names}
+    names, known = set(re.findall(r"\blevel\d+_\w+", source)), {*rooms, *COMMANDS, "experiment"}
+    for top, _, rest in (module.partition(".") for module in modules):
+        inside = rest.split(".")[0]
+        if top != "common":
+            names.add(top)
+        elif inside not in known:
+            names.add(f"common/{inside}")
     places = [project / f"{name}{ending}" for name in sorted(names) for ending in ("", ".py")]
-    return [place for place in places if place.is_file() or (place.is_dir() and place != project)]
+    return [place for place in places if place.exists()]
 
 
 def _meaning(source: str) -> str:

@@ -26,7 +26,8 @@ def test_a_levels_packages_are_part_of_its_code(tmp_path):
 def test_what_it_imports_of_the_project_is_part_of_its_code(tmp_path):
     level, found = tmp_path / "level5_mine", set()
     write(
-        level / "run.py", "import os, helpers\nfrom common import mine\nfrom kit.parts import a\n"
+        level / "run.py",
+        "import os, helpers\nfrom common import (\n    mine,\n)\nfrom kit.parts import a\n",
     )
     for file in ("helpers.py", "common/mine.py", "kit/parts.py", "other.py"):
         write(tmp_path / file, "WIDTH = 1\n")
